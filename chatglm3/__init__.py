@@ -1,0 +1,3 @@
+"""ChatGLM3 on today's PyTorch."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,39 @@
+"""Errors that a user can act on: each message names the value and what to do about it.
+
+Everything raised on purpose at a boundary of the package is a `ChatGLM3Error`, so that the command line
+can print it as one line and a program can catch it in one place.
+"""
+
+from __future__ import annotations
+
+
+class ChatGLM3Error(Exception):
+    """Base class of every error this package raises on purpose."""
+
+
+class ConfigError(ChatGLM3Error, ValueError):
+    """A config.json that is missing, damaged, or describes another architecture."""
+
+
+class CheckpointError(ChatGLM3Error, ValueError):
+    """Weights that are missing, truncated, unsafe to load, or of the wrong shape."""
+
+
+class ModelNotFoundError(ChatGLM3Error, FileNotFoundError):
+    """A model name that leads to no folder, here or on a hub."""
+
+
+class InvalidMessageError(ChatGLM3Error, ValueError):
+    """A conversation that the prompt format cannot express."""
+
+
+class InvalidParameterError(ChatGLM3Error, ValueError):
+    """A sampling or engine parameter outside its range."""
+
+
+class PromptTooLongError(ChatGLM3Error, ValueError):
+    """A prompt that does not fit the model's context or the cache."""
+
+
+class DeviceError(ChatGLM3Error, RuntimeError):
+    """A device or dtype that this machine cannot provide."""
