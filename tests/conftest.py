@@ -1,0 +1,18 @@
+"""Shared fixtures of the test suite."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def fixtures_dir() -> Path:
+    """Folder of the parity fixtures: $CHATGLM3_FIXTURES, or `shared/fixtures` beside the checkout."""
+    default = Path(__file__).resolve().parents[2] / "shared" / "fixtures"
+    folder = Path(os.environ.get("CHATGLM3_FIXTURES", default))
+    if not folder.is_dir():
+        pytest.skip(f"parity fixtures are not at {folder}; set CHATGLM3_FIXTURES to their folder")
+    return folder
