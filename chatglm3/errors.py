@@ -19,6 +19,10 @@ class CheckpointError(ChatGLM3Error, ValueError):
     """Weights that are missing, truncated, unsafe to load, or of the wrong shape."""
 
 
+class TokenizerError(ChatGLM3Error, ValueError):
+    """A tokenizer.model that is missing or damaged, or text and ids that it cannot take."""
+
+
 class ModelNotFoundError(ChatGLM3Error, FileNotFoundError):
     """A model name that leads to no folder, here or on a hub."""
 
