@@ -95,9 +95,10 @@ def quantize_structure(model: nn.Module, config: QuantConfig) -> None:
 
     Each then takes a weight by `quantize_`, or its plain tensors by `load_state_dict(..., assign=True)`.
     """
-    for name, module, scheme in _targets(model, config):
-        rows, columns = module.weight.shape
-        dtype, device = module.weight.dtype, module.weight.device
+    for name, scheme in _targets(model, config):
+        module = model.get_submodule(name)
+        weight = module.get_parameter("weight")
+        (rows, columns), dtype, device = weight.shape, weight.dtype, weight.device
         if isinstance(module, nn.Linear):
             has_bias = module.bias is not None
             linear = QuantLinear(columns, rows, scheme, bias=has_bias, dtype=dtype, device=device)
@@ -108,8 +109,9 @@ def quantize_structure(model: nn.Module, config: QuantConfig) -> None:
 
 def quantize_model(model: nn.Module, config: QuantConfig) -> None:
     """Quantize a loaded model in place, one module at a time, and pack it for its device."""
-    for name, module, scheme in _targets(model, config):
-        weight = module.weight.detach()
+    for name, scheme in _targets(model, config):
+        module = model.get_submodule(name)
+        weight = module.get_parameter("weight").detach()
         if isinstance(module, nn.Linear):
             bias = None if module.bias is None else module.bias.detach()
             model.set_submodule(name, quantize_linear(weight, bias, scheme))
@@ -118,9 +120,10 @@ def quantize_model(model: nn.Module, config: QuantConfig) -> None:
     prepare_model(model)
 
 
-def _targets(model: nn.Module, config: QuantConfig) -> list[tuple[str, nn.Linear | nn.Embedding, Scheme]]:
+def _targets(model: nn.Module, config: QuantConfig) -> list[tuple[str, Scheme]]:
+    # Names, not modules: a list of modules would keep every weight alive until the last one is replaced.
     return [
-        (name, module, scheme)
+        (name, scheme)
         for name, module in model.named_modules()
         if isinstance(module, nn.Linear | nn.Embedding)
         if (scheme := config.scheme_for(name)) is not None
