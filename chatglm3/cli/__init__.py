@@ -1,0 +1,94 @@
+"""The `chatglm3` command.
+
+Every command is one module with `configure(parser)`, which declares its arguments, and `run(args)`, which
+returns the exit code. A module is imported only when its command is called, and none imports PyTorch before
+`run`, so that help and mistakes answer at once.
+
+Exit codes: 0 done; 1 it could not be done; 2 wrong usage; 130 interrupted; 141 the reader of our output left.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from chatglm3 import __version__
+from chatglm3.cli.arguments import Parser, did_you_mean
+from chatglm3.errors import ChatGLM3Error, InvalidParameterError
+
+COMMANDS = {
+    "chat": "talk with a model in the terminal, or pipe a question in",
+    "generate": "continue a text, or a file of texts at once",
+    "info": "a model's shape and the memory it needs",
+    "quantize": "write an int8 or int4 copy of a model",
+    "download": "fetch a model from a hub",
+}
+
+EXAMPLES = """\
+examples:
+  chatglm3 chat                                     the small embedded model, offline
+  chatglm3 chat THUDM/chatglm3-6b --quantize int4   the 6B model in 5 GB of memory
+  echo 你好 | chatglm3 chat                          one question, one answer
+  chatglm3 generate --prompt "1, 2, 3,"             plain completion
+  chatglm3 info THUDM/chatglm3-6b                   what it needs before you run it
+
+`chatglm3 COMMAND --help` explains a command.
+exit codes: 0 done, 1 it could not be done, 2 wrong usage, 130 interrupted"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code; an error of ours is one line on stderr."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        parser = _parser(words)
+        if not words:
+            parser.print_help(sys.stderr)
+            return 2
+        args = parser.parse_args(words)
+        code: int = args.run(args)
+        sys.stdout.flush()
+        return code
+    except InvalidParameterError as error:
+        return _fail(error, 2)
+    except (ChatGLM3Error, OSError) as error:
+        if isinstance(error, BrokenPipeError):
+            # Python flushes stdout once more at exit; what is left has no reader.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 141
+        return _fail(error, 1)
+    except KeyboardInterrupt:
+        return 130
+    except MemoryError:
+        return _fail("there is not enough memory; try --quantize int4 or a smaller --context", 1)
+
+
+def _parser(words: Sequence[str]) -> Parser:
+    """The parser of the command named in `words`; the other commands are known by name only."""
+    parser = Parser(
+        prog="chatglm3",
+        description="ChatGLM3 on your machine: chat, completion, quantization.",
+        epilog=EXAMPLES,
+    )
+    parser.add_argument("--version", action="version", version=f"chatglm3 {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=Parser)
+    called = next((word for word in words if not word.startswith("-")), "")
+    if called and called not in COMMANDS:
+        parser.error(f"there is no command {called!r}{did_you_mean(called, COMMANDS)}")
+    for name, summary in COMMANDS.items():
+        command = commands.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.")
+        if name == called:
+            module = importlib.import_module(f"chatglm3.cli.{name}")
+            module.configure(command)
+            command.set_defaults(run=module.run)
+    return parser
+
+
+def _fail(error: Exception | str, code: int) -> int:
+    """Print one line and hand back the exit code."""
+    message = str(error)
+    if isinstance(error, OSError) and not isinstance(error, ChatGLM3Error) and error.strerror:
+        message = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    return code

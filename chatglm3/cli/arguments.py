@@ -1,0 +1,112 @@
+"""What several commands share: the parser's manners, and the arguments that name a model and its sampling."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+
+from chatglm3.errors import InvalidParameterError
+
+if TYPE_CHECKING:
+    from chatglm3.engine import SamplingParams
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser that answers a mistake with one line and, where it can, the word that was meant."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        kwargs.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        super().__init__(allow_abbrev=False, **kwargs)
+
+    def parse_known_args(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        """Parse; an argument nobody declared is an error at the level that met it."""
+        namespace, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            word = unknown[0].split("=")[0]
+            self.error(f"unknown argument {unknown[0]!r}{did_you_mean(word, self._option_string_actions)}")
+        return namespace, []
+
+    def error(self, message: str) -> NoReturn:
+        """End the program with exit code 2."""
+        self.exit(2, f"error: {message}; see {self.prog} --help\n")
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """`" (did you mean 'x'?)"` for the known word that is nearest, or nothing."""
+    near = difflib.get_close_matches(word, list(known), n=1)
+    return f" (did you mean {near[0]!r}?)" if near else ""
+
+
+class Parameter(NamedTuple):
+    """A sampling parameter that a person sets by name, as a flag or with /set."""
+
+    kind: type
+    help: str
+
+
+SAMPLING = {
+    "temperature": Parameter(float, "how freely to sample; 0 always takes the likeliest token (0.8)"),
+    "top_p": Parameter(float, "sample from the likeliest tokens that hold this probability (0.8)"),
+    "top_k": Parameter(int, "sample from this many likeliest tokens; 0 is no limit (0)"),
+    "min_p": Parameter(float, "leave out tokens below this share of the likeliest one (0)"),
+    "repetition_penalty": Parameter(float, "above 1, tokens seen before become less likely (1)"),
+    "presence_penalty": Parameter(float, "taken from the logit of each token already written (0)"),
+    "frequency_penalty": Parameter(float, "the same, times how often it was written (0)"),
+    "seed": Parameter(int, "the same seed gives the same answer"),
+    "max_tokens": Parameter(int, "stop an answer after this many tokens (the context's end)"),
+}
+
+
+def parse_parameter(name: str, text: str) -> float | int | None:
+    """A sampling parameter's value as a person types it; `none` takes a seed or a limit away."""
+    if name not in SAMPLING:
+        raise InvalidParameterError(
+            f"there is no parameter {name!r}{did_you_mean(name, SAMPLING)}; there are {', '.join(SAMPLING)}"
+        )
+    kind = SAMPLING[name].kind
+    if text.lower() == "none" and name in ("seed", "max_tokens"):
+        return None
+    try:
+        return kind(text)
+    except ValueError:
+        wanted = "a whole number" if kind is int else "a number"
+        raise InvalidParameterError(f"{name} is {wanted}, not {text!r}") from None
+
+
+def add_model(parser: argparse.ArgumentParser, *, default: str | None) -> None:
+    """The model and how to hold it: MODEL, --revision, --device, --dtype, --quantize."""
+    described = "'nano' (embedded), a folder, or a Hugging Face or ModelScope id"
+    if default is None:
+        parser.add_argument("model", metavar="MODEL", help=described)
+    else:
+        parser.add_argument(
+            "model", metavar="MODEL", nargs="?", default=default, help=f"{described}; default: {default}"
+        )
+    group = parser.add_argument_group("model")
+    group.add_argument("--revision", help="branch, tag or commit of a model on a hub")
+    group.add_argument("--device", help="cpu, cuda, cuda:1, mps; default: the fastest there is")
+    group.add_argument(
+        "--dtype", choices=["float32", "bfloat16", "float16"], help="default: what the device is fast in"
+    )
+    group.add_argument("--quantize", choices=["int8", "int4"], help="hold the weights in 8 or 4 bits")
+
+
+def add_sampling(parser: argparse.ArgumentParser) -> None:
+    """One flag for each sampling parameter."""
+    group = parser.add_argument_group("sampling")
+    for name, parameter in SAMPLING.items():
+        flag = f"--{name.replace('_', '-')}"
+        metavar = "N" if parameter.kind is int else "X"
+        group.add_argument(flag, type=parameter.kind, metavar=metavar, help=parameter.help)
+
+
+def sampling_params(args: argparse.Namespace, **more: Any) -> SamplingParams:
+    """The sampling that the flags ask for; what is not given keeps the engine's default."""
+    from chatglm3.engine import SamplingParams
+
+    given = {name: getattr(args, name) for name in SAMPLING if getattr(args, name) is not None}
+    return SamplingParams(**given, **more)

@@ -1,0 +1,158 @@
+"""Markdown that is still being written, on a terminal.
+
+A finished block is printed once and left alone, so it scrolls and copies as ordinary text. Only the last,
+unfinished block is redrawn, and of that only the lines that changed.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+from markdown_it import MarkdownIt
+from markdown_it.token import Token
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.markdown import CodeBlock, Heading, Markdown
+from rich.syntax import Syntax
+from rich.text import Text
+
+# Without HTML, a tag in an answer is text to read; with it, rich would leave the tag out.
+_PARSER = MarkdownIt("commonmark", {"html": False}).enable(["strikethrough", "table"])
+
+
+class _PlainHeading(Heading):
+    """A heading at the left margin: rich centres it, and frames the first level."""
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield Text("#" * int(self.tag[1:]) + " ", style="dim") + self.text
+
+
+class _PlainCode(CodeBlock):
+    """Code with colours but no frame, margin or background, so that it copies as it is."""
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        code = str(self.text).rstrip()
+        yield Syntax(code, self.lexer_name, theme="ansi_dark", background_color="default", word_wrap=True)
+
+
+class _AnswerMarkdown(Markdown):
+    """Rich's Markdown, keeping the line breaks that the model wrote: most of them are meant."""
+
+    elements = Markdown.elements | {
+        "heading_open": _PlainHeading,
+        "fence": _PlainCode,
+        "code_block": _PlainCode,
+    }
+
+    def __init__(self, source: str) -> None:
+        super().__init__("")
+        self.markup = source
+        self.parsed = _PARSER.parse(source)
+        for token in _walk(self.parsed):
+            if token.type == "softbreak":
+                token.type = "hardbreak"
+
+
+def _walk(tokens: list[Token]) -> Iterator[Token]:
+    for token in tokens:
+        yield token
+        yield from _walk(token.children or [])
+
+
+def render(console: Console, source: str) -> list[str]:
+    """The lines of a piece of Markdown as the terminal takes them, without trailing blanks or empty edges."""
+    with console.capture() as captured:
+        console.print(_AnswerMarkdown(source))
+    lines = [line.rstrip() for line in captured.get().split("\n")]
+    while lines and not lines[-1]:
+        lines.pop()
+    while lines and not lines[0]:
+        lines.pop(0)
+    return lines
+
+
+def last_block_start(source: str) -> int:
+    """Where the last top-level block begins: nothing that is still to come changes what stands before it."""
+    starts = [
+        token.map[0]
+        for token in _PARSER.parse(source)
+        if token.level == 0 and token.map and token.nesting >= 0
+    ]
+    if len(starts) < 2:
+        return 0
+    return sum(len(line) for line in source.splitlines(keepends=True)[: starts[-1]])
+
+
+class LiveRegion:
+    """The lowest lines of the screen, rewritten in place; the cursor rests on the empty line below them."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._lines: list[str] = []
+
+    def show(self, lines: list[str]) -> None:
+        """Make the region look like `lines`: only from the first one that differs is anything written."""
+        same = 0
+        for old, new in zip(self._lines, lines):
+            if old != new:
+                break
+            same += 1
+        back = len(self._lines) - same
+        if back or len(lines) > same:
+            up = f"\x1b[{back}A\r\x1b[J" if back else ""
+            self._write(up + "".join(f"{line}\n" for line in lines[same:]))
+        self._lines = list(lines)
+
+    def commit(self, lines: list[str]) -> None:
+        """Print `lines` in the region's place for good; the region is empty afterwards."""
+        self.show(lines)
+        self._lines = []
+
+    def _write(self, text: str) -> None:
+        self._console.file.write(text)
+        self._console.file.flush()
+
+
+class MarkdownStream:
+    """Text that arrives in pieces, shown as Markdown: `feed` each piece, then `finish`."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._region = LiveRegion(console)
+        self._pending = ""
+        self._anything_above = False
+        self._next_draw = 0.0
+
+    def feed(self, text: str) -> None:
+        """Take a piece; redraw unless the last redraw was so recent that drawing would take most of the time."""
+        self._pending += text
+        start = time.perf_counter()
+        if start < self._next_draw:
+            return
+        self._draw()
+        end = time.perf_counter()
+        self._next_draw = end + 2 * (end - start)
+
+    def finish(self) -> None:
+        """Print what is left and be ready for another text."""
+        self._commit(self._pending)
+        self._pending = ""
+        self._anything_above = False
+
+    def _draw(self) -> None:
+        cut = last_block_start(self._pending)
+        if cut:
+            self._commit(self._pending[:cut])
+            self._pending = self._pending[cut:]
+        # What has scrolled off the top can no longer be erased: a block taller than the screen shows its end.
+        room = max(1, self._console.height - 2)
+        self._region.show(self._spaced(self._pending)[-room:])
+
+    def _commit(self, source: str) -> None:
+        lines = self._spaced(source)
+        self._region.commit(lines)
+        self._anything_above = self._anything_above or bool(lines)
+
+    def _spaced(self, source: str) -> list[str]:
+        lines = render(self._console, source)
+        return ["", *lines] if lines and self._anything_above else lines
