@@ -1,6 +1,6 @@
-"""What the documentation tells the reader to type works: its commands run, its Python runs, its links lead somewhere.
+"""What the documentation tells the reader to type works: commands run, Python runs, links lead somewhere.
 
-A code block that cannot run here is preceded by a comment that says why: `<!-- no-test: needs the 6B weights -->`.
+A code block that cannot run here is preceded by a comment: `<!-- no-test: needs the 6B weights -->`.
 The Python blocks of a page are one program, in order; its shell lines run in one folder.
 """
 
@@ -78,7 +78,7 @@ def work_folder() -> Path:
 
 @functools.cache
 def run_shell(line: str) -> None:
-    """Run a command of ours; `make` only says what it would do. What is neither fails: it needs a no-test reason."""
+    """Run a command of ours; `make` only says what it would do; anything else needs a no-test reason."""
     env = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
     env["XDG_STATE_HOME"] = str(work_folder())
     folder = work_folder()

@@ -22,7 +22,7 @@ class Parser(argparse.ArgumentParser):
 
     def parse_known_args(  # type: ignore[override]
         self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
-    ) -> tuple[argparse.Namespace, list[str]]:
+    ) -> tuple[Any, list[str]]:
         """Parse; an argument nobody declared is an error at the level that met it."""
         namespace, unknown = super().parse_known_args(args, namespace)
         if unknown:

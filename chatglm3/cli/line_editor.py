@@ -17,7 +17,7 @@ QUOTES = '"""'
 
 
 class LineEditor:
-    """Asks for one message at a time. `input` and `output` are the terminal unless a test puts others there."""
+    """Asks for messages; `input` and `output` are the terminal unless a test puts others there."""
 
     def __init__(self, *, input: Input | None = None, output: Output | None = None) -> None:
         self._session: PromptSession[str] = PromptSession(

@@ -124,7 +124,7 @@ class MarkdownStream:
         self._next_draw = 0.0
 
     def feed(self, text: str) -> None:
-        """Take a piece; redraw unless the last redraw was so recent that drawing would take most of the time."""
+        """Take a piece; redraw it unless drawing would then take most of the time."""
         self._pending += text
         start = time.perf_counter()
         if start < self._next_draw:
