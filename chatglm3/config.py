@@ -45,6 +45,9 @@ class ModelConfig:
     residual_after_norm: bool = False
     """Take the residual after the norm instead of before it (no published checkpoint does)."""
     qkv_bias: bool = True
+    qkv_per_head: bool = False
+    """The ChatGLM layout stores the rows of q, k, v head by head (no multi-query attention), not one after
+    another. Only names and files are concerned (chatglm3/checkpoint): the network has one order."""
     linear_bias: bool = False
     """Bias on the attention output and both feed-forward projections."""
     eos_token_ids: tuple[int, ...] = (2,)
@@ -68,12 +71,19 @@ class ModelConfig:
                 raise ConfigError(f"config: {name} is {value!r}, but must be a positive integer")
         if self.num_heads % self.num_kv_heads:
             raise ConfigError(
-                f"config: {self.num_heads} attention heads cannot share {self.num_kv_heads} key/value heads evenly"
+                f"config: {self.num_heads} attention heads cannot share {self.num_kv_heads} key/value heads "
+                "evenly"
             )
         if self.head_dim % 4:
             raise ConfigError(f"config: head_dim is {self.head_dim}; rotary pairs need a multiple of 4")
+        if self.qkv_per_head and self.num_kv_heads != self.num_heads:
+            raise ConfigError(
+                "config: q, k, v stored head by head need as many key/value heads as query heads"
+            )
         if self.quantization_bit not in (None, 4, 8):
-            raise ConfigError(f"config: quantization_bit is {self.quantization_bit}; published layouts have 4 or 8")
+            raise ConfigError(
+                f"config: quantization_bit is {self.quantization_bit}; published layouts have 4 or 8"
+            )
         if self.prefix_length < 0:
             raise ConfigError(f"config: pre_seq_len is {self.prefix_length}; it cannot be negative")
 
@@ -123,8 +133,8 @@ class ModelConfig:
         if model_type == "glm":
             return cls._from_glm(data)
         raise ConfigError(
-            f"config: model_type is {model_type!r}, but this package runs 'chatglm' (the original layout) and 'glm' "
-            "(transformers' native layout); was another model's folder given?"
+            f"config: model_type is {model_type!r}, but this package runs 'chatglm' (the original layout) "
+            "and 'glm' (transformers' native layout); was another model's folder given?"
         )
 
     @classmethod
@@ -134,7 +144,8 @@ class ModelConfig:
         heads = _require(data, "num_attention_heads")
         hidden = _require(data, "hidden_size")
         # Without multi-query attention every query head has a key/value head of its own.
-        kv_heads = data.get("multi_query_group_num", 1) if data.get("multi_query_attention", False) else heads
+        multi_query = data.get("multi_query_attention", False)
+        kv_heads = data.get("multi_query_group_num", 1) if multi_query else heads
         return cls(
             num_layers=_require(data, "num_layers"),
             hidden_size=hidden,
@@ -150,6 +161,7 @@ class ModelConfig:
             final_norm=data.get("post_layer_norm", True),
             residual_after_norm=data.get("apply_residual_connection_post_layernorm", False),
             qkv_bias=data.get("add_qkv_bias", False) or data.get("add_bias_linear", False),
+            qkv_per_head=not multi_query,
             linear_bias=data.get("add_bias_linear", False),
             quantization_bit=data.get("quantization_bit") or None,
             prefix_length=data.get("pre_seq_len") or 0,
@@ -164,7 +176,9 @@ class ModelConfig:
         rope = data.get("rope_parameters") or {}  # transformers 5 nests what version 4 kept at the top
         rotary = rope.get("partial_rotary_factor", data.get("partial_rotary_factor", 0.5))
         if rotary != 0.5:
-            raise ConfigError(f"config: partial_rotary_factor is {rotary}; this architecture rotates half of each head")
+            raise ConfigError(
+                f"config: partial_rotary_factor is {rotary}; this architecture rotates half of each head"
+            )
         if data.get("tie_word_embeddings"):
             raise ConfigError("config: tie_word_embeddings is true; ChatGLM3 has a separate output layer")
         if data.get("hidden_act", "silu") != "silu":
@@ -185,7 +199,7 @@ class ModelConfig:
         )
 
     def to_dict(self, layout: Layout = "chatglm") -> dict[str, Any]:
-        """The `config.json` of this network in either layout. Raises ConfigError where Glm has no such option."""
+        """The `config.json` of this network in either layout. Raises ConfigError for options Glm lacks."""
         return self._to_chatglm() if layout == "chatglm" else self._to_glm()
 
     def _to_chatglm(self) -> dict[str, Any]:
@@ -204,7 +218,7 @@ class ModelConfig:
             "hidden_size": self.hidden_size,
             "kv_channels": self.head_dim,
             "layernorm_epsilon": self.norm_eps,
-            "multi_query_attention": self.num_kv_heads != self.num_heads,
+            "multi_query_attention": not self.qkv_per_head,
             "multi_query_group_num": self.num_kv_heads,
             "num_attention_heads": self.num_heads,
             "num_layers": self.num_layers,
@@ -227,7 +241,9 @@ class ModelConfig:
         if self.norm != "rmsnorm" or self.linear_bias or self.residual_after_norm or not self.final_norm:
             raise ConfigError("config: the Glm layout has RMSNorm, a final norm and bias on q, k, v only")
         if self.prefix_length or self.quantization_bit:
-            raise ConfigError("config: the Glm layout holds neither a P-Tuning prefix nor published quantized weights")
+            raise ConfigError(
+                "config: the Glm layout holds neither a P-Tuning prefix nor published quantized weights"
+            )
         return {
             "model_type": "glm",
             "architectures": ["GlmForCausalLM"],
@@ -255,7 +271,9 @@ class ModelConfig:
 
     def _common_dict(self) -> dict[str, Any]:
         data: dict[str, Any] = {
-            "eos_token_id": self.eos_token_ids[0] if len(self.eos_token_ids) == 1 else list(self.eos_token_ids),
+            "eos_token_id": self.eos_token_ids[0]
+            if len(self.eos_token_ids) == 1
+            else list(self.eos_token_ids),
             "pad_token_id": self.pad_token_id,
             "tie_word_embeddings": False,
             "torch_dtype": self.dtype,
@@ -268,7 +286,9 @@ class ModelConfig:
 
 def _require(data: dict[str, Any], key: str) -> Any:
     if key not in data:
-        raise ConfigError(f"config: {key!r} is missing; this is not a complete config.json of this architecture")
+        raise ConfigError(
+            f"config: {key!r} is missing; this is not a complete config.json of this architecture"
+        )
     return data[key]
 
 
@@ -284,8 +304,8 @@ def _common(data: dict[str, Any]) -> dict[str, Any]:
     if quantization:
         if quantization.get("quant_method") != "chatglm3":
             raise ConfigError(
-                f"config: weights quantized by {quantization.get('quant_method')!r} cannot be read; take the original "
-                "weights and quantize them with `chatglm3 quantize`"
+                f"config: weights quantized by {quantization.get('quant_method')!r} cannot be read; take the "
+                "original weights and quantize them with `chatglm3 quantize`"
             )
         found["quantization"] = {k: v for k, v in quantization.items() if k != "quant_method"}
     return found

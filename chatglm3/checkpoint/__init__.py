@@ -1,0 +1,21 @@
+"""Checkpoints on disk: streamed in from either published layout, and out to either.
+
+`names` is the one table of weight names, `read` gets single tensors out of files, `load` and `save` make
+models of folders and folders of models.
+"""
+
+from chatglm3.checkpoint.load import Checkpoint, empty_model, load_model, stored_dtype
+from chatglm3.checkpoint.names import NameTable
+from chatglm3.checkpoint.read import has_weights, stored_tensors
+from chatglm3.checkpoint.save import save_model
+
+__all__ = [
+    "Checkpoint",
+    "NameTable",
+    "empty_model",
+    "has_weights",
+    "load_model",
+    "save_model",
+    "stored_dtype",
+    "stored_tensors",
+]
