@@ -36,6 +36,16 @@ class ChatGLMModel(nn.Module):
         self.output = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         self.requires_grad_(False)
 
+    @property
+    def device(self) -> torch.device:
+        """Where tokens and positions are expected."""
+        return next(self.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of activations, and so of the cache; weights can be quantized."""
+        return next(self.parameters()).dtype
+
     def forward(self, tokens: Tensor, positions: Tensor, batch: AttentionBatch) -> Tensor:
         """Hidden states [N, H] after the final norm; keys and values of the tokens stay in the batch's cache.
 

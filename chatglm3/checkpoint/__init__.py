@@ -6,6 +6,7 @@ models of folders and folders of models.
 
 from chatglm3.checkpoint.load import Checkpoint, empty_model, load_model, stored_dtype
 from chatglm3.checkpoint.names import NameTable
+from chatglm3.checkpoint.prefix import load_prefix
 from chatglm3.checkpoint.read import has_weights, stored_tensors
 from chatglm3.checkpoint.save import save_model
 
@@ -15,6 +16,7 @@ __all__ = [
     "empty_model",
     "has_weights",
     "load_model",
+    "load_prefix",
     "save_model",
     "stored_dtype",
     "stored_tensors",

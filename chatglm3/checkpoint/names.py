@@ -39,7 +39,7 @@ IGNORED = frozenset({"transformer.rotary_pos_emb.inv_freq"})
 """Stored in published checkpoints, and computed from the config here."""
 
 PREFIX_ENCODER = "transformer.prefix_encoder."
-"""Names of a P-Tuning v2 prefix begin so; `chatglm3.adapters.load_prefix` reads them."""
+"""Names of a P-Tuning v2 prefix begin so; prefix.py reads them."""
 
 
 class Part(NamedTuple):
