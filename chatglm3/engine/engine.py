@@ -1,0 +1,421 @@
+"""The only generation loop: requests in, tokens out, many at once.
+
+One step is: the scheduler picks chunks, the runner computes them, the sampler chooses tokens, and the
+outcome is booked. An Engine belongs to one thread: no method may run while another one does. `submit` and
+`abort` are cheap and meant to be called between two steps, for instance by a server that hands them over to
+the thread in which it steps.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from chatglm3.adapters import Prefix
+from chatglm3.attention import KVCache
+from chatglm3.engine import sequence as answers
+from chatglm3.engine.cache import BlockPool, block_bytes, blocks_for
+from chatglm3.engine.request import Completion, FinishReason, SamplingParams, TokenLogprob, TokenOutput
+from chatglm3.engine.runner import Runner
+from chatglm3.engine.sampler import Sampled, Sampler, SamplingState
+from chatglm3.engine.scheduler import Chunk, Scheduler
+from chatglm3.errors import InvalidParameterError, PromptTooLongError
+from chatglm3.model import ChatGLMModel
+
+NOT_NUMBERS = "the model's logits are not finite numbers; the weights are damaged or overflow in this dtype"
+
+
+@dataclass(frozen=True)
+class Stats:
+    """What the engine holds now, and what it has done since it was made."""
+
+    running: int
+    """Answers that have blocks and take part in steps."""
+    waiting: int
+    blocks_used: int
+    blocks_cached: int
+    """Unused blocks whose content can be reused."""
+    blocks_free: int
+    """Unused blocks without such content. Used, cached and free are all blocks."""
+    prompt_tokens: int
+    """Tokens of submitted prompts."""
+    generated_tokens: int
+    computed_tokens: int
+    """Tokens that went through the model."""
+    prefix_queries: int
+    """Tokens of sequences at their admission (again after a preemption)."""
+    prefix_hits: int
+    """Those of them that were found in the cache instead of being computed."""
+    preemptions: int
+    steps: int
+
+
+@dataclass(eq=False)
+class _Request:
+    """The answers of one submit that are still to come."""
+
+    active: list[answers.Sequence]
+    forks: list[answers.Sequence]
+    """Answers 1 .. n-1, held back until the prompt's blocks are in the prefix cache."""
+
+
+class Engine:
+    """Generates token ids for many requests at once over one model and one paged cache.
+
+    The cache is allocated here and never grows. Give its size as `num_blocks` or as `cache_bytes`; without
+    either it holds one sequence of the model's full context.
+
+    Args:
+        model: on the device and in the dtype in which it shall run.
+        block_size: tokens in a block, the unit of allocation and of prefix reuse.
+        max_batch_tokens: most tokens that one step computes; more make prompts faster and others wait longer.
+        max_sequences: most answers that run at once; others wait.
+        prefix: a P-Tuning v2 prefix in front of every sequence.
+        prefix_caching: reuse blocks of equal prefixes.
+        valid_vocab: ids from here on are never sampled (`Tokenizer.vocab_size`); default the whole output layer.
+    """
+
+    def __init__(
+        self,
+        model: ChatGLMModel,
+        *,
+        num_blocks: int | None = None,
+        cache_bytes: int | None = None,
+        block_size: int = 16,
+        max_batch_tokens: int = 512,
+        max_sequences: int = 64,
+        prefix: Prefix | None = None,
+        prefix_caching: bool = True,
+        valid_vocab: int | None = None,
+    ) -> None:
+        config = model.config
+        weight = model.layers[0].attention_norm.weight
+        dtype, device = weight.dtype, weight.device
+        prefix_length = 0 if prefix is None else prefix.length
+        if num_blocks is not None and cache_bytes is not None:
+            raise InvalidParameterError(
+                "num_blocks and cache_bytes both give the cache's size; leave one out"
+            )
+        for name, value in (("block_size", block_size), ("max_sequences", max_sequences)):
+            if value < 1:
+                raise InvalidParameterError(f"{name} is {value}, but must be at least 1")
+        if max_batch_tokens < max_sequences:
+            raise InvalidParameterError(
+                f"max_batch_tokens is {max_batch_tokens}, but each of max_sequences={max_sequences} running answers "
+                "needs one token a step; raise it or lower max_sequences"
+            )
+        bytes_per_block = block_bytes(config, block_size, dtype.itemsize)
+        if cache_bytes is not None:
+            num_blocks = cache_bytes // bytes_per_block
+        elif num_blocks is None:
+            num_blocks = blocks_for(prefix_length + config.max_seq_len, block_size)
+        if num_blocks * block_size < prefix_length + 2:
+            raise InvalidParameterError(
+                f"a cache of {num_blocks} blocks (one takes {bytes_per_block} bytes) has no room for the shortest "
+                f"sequence, {prefix_length} prefix positions and 2 tokens; raise num_blocks or cache_bytes"
+            )
+        if valid_vocab is None:
+            valid_vocab = config.vocab_size
+        if not 1 <= valid_vocab <= config.vocab_size:
+            raise InvalidParameterError(
+                f"valid_vocab is {valid_vocab}, but the model has {config.vocab_size} rows in its output layer"
+            )
+        self.model = model
+        self.config = config
+        self.valid_vocab = valid_vocab
+        self.max_context = min(config.max_seq_len, num_blocks * block_size - prefix_length)
+        """Longest sequence in tokens: what the model was trained for, or less where the cache is smaller."""
+        self._prefix_length = prefix_length
+        self._namespace = None if prefix is None else "prefix"
+        self._pool = BlockPool(num_blocks, block_size, prefix_caching=prefix_caching)
+        self._scheduler = Scheduler(
+            self._pool,
+            max_batch_tokens=max_batch_tokens,
+            max_sequences=max_sequences,
+            max_entries=prefix_length + self.max_context,
+        )
+        self._runner = Runner(
+            model,
+            KVCache(config, num_blocks, block_size, dtype, device),
+            self._scheduler.block_tables,
+            max_batch_tokens=max_batch_tokens,
+            valid_vocab=valid_vocab,
+            prefix=prefix,
+        )
+        self._sampler = Sampler(valid_vocab, device)
+        self._requests: dict[int, _Request] = {}
+        self._inboxes: dict[int, deque[TokenOutput]] = {}
+        """Outputs for `stream` and `generate`, which may run interleaved and step for each other."""
+        self._outbox: list[TokenOutput] = []
+        """Outputs for the next `step`."""
+        self._last_id = -1
+        self._prompt_tokens = self._generated_tokens = self._computed_tokens = self._steps = 0
+
+    def submit(self, ids: Sequence[int], params: SamplingParams | None = None) -> int:
+        """Queue a prompt; returns the request's id, under which `step` reports its tokens.
+
+        Raises PromptTooLongError for a prompt that could never run, InvalidParameterError for ids out of range.
+        """
+        params = params or SamplingParams()
+        prompt = self._checked(ids, params)
+        self._last_id += 1
+        budget = max(
+            1, self.max_context - len(prompt)
+        )  # the token after a full context needs no place of its own
+        if params.max_tokens is not None:
+            budget = min(budget, params.max_tokens)
+        device = self._sampler.device
+        sequences = [
+            answers.Sequence(
+                self._last_id,
+                index,
+                prompt,
+                params,
+                SamplingState(params, prompt, index, self.valid_vocab, device),
+                max_length=len(prompt) + budget,
+                prefix_length=self._prefix_length,
+                namespace=self._namespace,
+            )
+            for index in range(params.n)
+        ]
+        self._requests[self._last_id] = _Request(active=sequences[:1], forks=sequences[1:])
+        self._scheduler.add(sequences[0])
+        self._prompt_tokens += len(prompt)
+        return self._last_id
+
+    def step(self) -> list[TokenOutput]:
+        """Compute the next tokens. Returns the new outputs of all requests made by `submit`.
+
+        If the model raises, nothing is lost: the same work is tried again in the next step.
+        """
+        self._advance()
+        outputs, self._outbox = self._outbox, []
+        return outputs
+
+    def abort(self, request_id: int) -> bool:
+        """End a request. Its blocks are free at once, and the next `step` reports "abort" for each open answer.
+
+        Returns False if the request is not (or no longer) there.
+        """
+        request = self._requests.get(request_id)
+        if request is None:
+            return False
+        for sequence in request.active + request.forks:
+            self._emit(TokenOutput(request_id, sequence.index, None, finish_reason="abort"))
+        self._drop(request_id)
+        return True
+
+    @property
+    def has_work(self) -> bool:
+        """Whether `step` has something to compute or to report."""
+        return bool(self._requests or self._outbox)
+
+    def stream(self, ids: Sequence[int], params: SamplingParams | None = None) -> Iterator[TokenOutput]:
+        """Yield the outputs of one prompt as they come. Closing the iterator aborts the request.
+
+        The prompt is checked now, and submitted when the first output is asked for.
+        """
+        params = params or SamplingParams()
+        return self._receive(self._checked(ids, params), params)
+
+    def generate(
+        self,
+        prompts: Sequence[Sequence[int]],
+        params: SamplingParams | Sequence[SamplingParams] | None = None,
+    ) -> list[list[Completion]]:
+        """Answer all prompts together. Returns n completions for each prompt, in the prompts' order.
+
+        params: for all prompts, or one for each.
+        """
+        if params is None or isinstance(params, SamplingParams):
+            params = [params or SamplingParams()] * len(prompts)
+        if len(params) != len(prompts):
+            raise InvalidParameterError(
+                f"{len(prompts)} prompts have {len(params)} sampling parameters; give one each"
+            )
+        checked = [self._checked(ids, own) for ids, own in zip(prompts, params)]  # all or none
+        requests = [self._open(ids, own) for ids, own in zip(checked, params)]
+        try:
+            for request_id in requests:
+                while request_id in self._requests:
+                    self._advance()
+            return [collect(self._inboxes[request_id], own) for request_id, own in zip(requests, params)]
+        finally:
+            for request_id in requests:
+                self._close(request_id)
+
+    @property
+    def stats(self) -> Stats:
+        """Gauges and counters, cheap enough to read after every step."""
+        pool, scheduler = self._pool, self._scheduler
+        return Stats(
+            running=len(scheduler.running),
+            waiting=len(scheduler.waiting) + sum(len(request.forks) for request in self._requests.values()),
+            blocks_used=pool.used,
+            blocks_cached=pool.cached,
+            blocks_free=pool.available - pool.cached,
+            prompt_tokens=self._prompt_tokens,
+            generated_tokens=self._generated_tokens,
+            computed_tokens=self._computed_tokens,
+            prefix_queries=scheduler.prefix_queries,
+            prefix_hits=scheduler.prefix_hits,
+            preemptions=scheduler.preemptions,
+            steps=self._steps,
+        )
+
+    def check(self) -> None:
+        """Recount every block and every sequence. Raises AssertionError where the books do not agree."""
+        self._scheduler.check()
+        scheduled = {sequence.order for sequence in self._scheduler.running + self._scheduler.waiting}
+        if scheduled != {
+            sequence.order for request in self._requests.values() for sequence in request.active
+        }:
+            raise AssertionError("the scheduler and the open requests hold different sequences")
+
+    def _checked(self, ids: Sequence[int], params: SamplingParams) -> list[int]:
+        prompt = list(ids)
+        vocab_size = self.config.vocab_size
+        if not prompt:
+            raise InvalidParameterError("the prompt has no tokens; the shortest one is [gMASK] sop")
+        for token in prompt:
+            if type(token) is not int or not 0 <= token < vocab_size:
+                raise InvalidParameterError(
+                    f"the prompt holds {token!r}, but token ids of this model are integers from 0 to {vocab_size - 1}"
+                )
+        if len(prompt) > self.max_context:
+            reason = (
+                "the model's context is"
+                if self.max_context == self.config.max_seq_len
+                else "the cache holds sequences of"
+            )
+            raise PromptTooLongError(
+                f"the prompt has {len(prompt)} tokens and {reason} {self.max_context}; shorten it"
+                + ("" if self.max_context == self.config.max_seq_len else " or give the cache more blocks")
+            )
+        for token in params.stop_ids:
+            if token >= vocab_size:
+                raise InvalidParameterError(f"stop id {token} is outside the vocabulary of {vocab_size} ids")
+        for token in params.logit_bias:
+            if token >= self.valid_vocab:
+                raise InvalidParameterError(
+                    f"logit_bias names id {token}, but only ids below {self.valid_vocab} exist"
+                )
+        for name in ("logprobs", "prompt_logprobs"):
+            count = getattr(params, name)
+            if count is not None and count > self.valid_vocab:
+                raise InvalidParameterError(
+                    f"{name} is {count}, but there are only {self.valid_vocab} ids to list"
+                )
+        return prompt
+
+    def _advance(self) -> None:
+        """One step: pick, compute, choose, book."""
+        batch = self._scheduler.next_batch()
+        if not batch:
+            return
+        logits = self._runner.run(batch)
+        sampling = [chunk.sequence for chunk in batch if chunk.samples]
+        sampled: list[Sampled] = []
+        if logits is not None:
+            with torch.inference_mode():
+                sampled = self._sampler.sample(logits, [sequence.sampling for sequence in sampling])
+        self._scheduler.commit(batch)
+        self._steps += 1
+        self._computed_tokens += sum(count for _, count in batch)
+        for sequence, choice in zip(sampling, sampled):
+            self._book(sequence, choice)
+
+    def _book(self, sequence: answers.Sequence, choice: Sampled) -> None:
+        """Add a chosen token to its answer, and end the answer where it ends."""
+        token, logprob = choice
+        params = sequence.params
+        reason: FinishReason | None = None
+        error = None
+        if len(sequence.tokens) >= sequence.max_length:  # max_tokens=0
+            token, logprob, reason = None, None, "length"
+        elif token is None:
+            logprob, reason, error = None, "error", NOT_NUMBERS
+        else:
+            sequence.tokens.append(token)
+            sequence.sampling.observe(token)
+            self._generated_tokens += 1
+            if token in params.stop_ids:
+                reason = "stop"
+            elif len(sequence.tokens) >= sequence.max_length:
+                reason = "length"
+        prompt_logprobs, sequence.prompt_logprobs = sequence.prompt_logprobs, None
+        request_id = sequence.request_id
+        self._emit(TokenOutput(request_id, sequence.index, token, logprob, reason, error, prompt_logprobs))
+        request = self._requests[request_id]
+        if reason is not None:
+            self._scheduler.remove(sequence)
+            request.active.remove(sequence)
+        if request.forks:  # the prompt's blocks can be found now
+            for fork in request.forks:
+                self._scheduler.add(fork)
+            request.active += request.forks
+            request.forks = []
+        if not request.active:
+            del self._requests[request_id]
+
+    def _emit(self, output: TokenOutput) -> None:
+        inbox = self._inboxes.get(output.request_id)
+        (self._outbox if inbox is None else inbox).append(output)
+
+    def _open(self, ids: Sequence[int], params: SamplingParams) -> int:
+        """Submit, with an inbox of its own for the outputs."""
+        request_id = self.submit(ids, params)
+        self._inboxes[request_id] = deque()
+        return request_id
+
+    def _close(self, request_id: int) -> None:
+        """Forget a request that has an inbox, finished or not."""
+        self._drop(request_id)
+        del self._inboxes[request_id]
+
+    def _drop(self, request_id: int) -> None:
+        """Free what a request still holds."""
+        request = self._requests.pop(request_id, None)
+        for sequence in request.active if request else ():
+            self._scheduler.remove(sequence)
+
+    def _receive(self, ids: Sequence[int], params: SamplingParams) -> Iterator[TokenOutput]:
+        request_id = self._open(ids, params)
+        inbox = self._inboxes[request_id]
+        try:
+            while inbox or request_id in self._requests:
+                if inbox:
+                    yield inbox.popleft()
+                else:
+                    self._advance()
+        finally:
+            self._close(request_id)
+
+
+def collect(stream: Iterable[TokenOutput], params: SamplingParams) -> list[Completion]:
+    """The completions that all outputs of one finished request make."""
+    outputs: list[list[TokenOutput]] = [[] for _ in range(params.n)]
+    for output in stream:
+        outputs[output.index].append(output)
+    prompt_logprobs = outputs[0][0].prompt_logprobs
+    completions = []
+    for index, parts in enumerate(outputs):
+        last = parts[-1]
+        assert last.finish_reason is not None
+        completions.append(
+            Completion(
+                index=index,
+                ids=[part.token for part in parts if part.token is not None],
+                finish_reason=last.finish_reason,
+                stop_id=last.stop_id,
+                error=last.error,
+                logprobs=None
+                if params.logprobs is None
+                else [p.logprob for p in parts if p.logprob is not None],
+                prompt_logprobs=prompt_logprobs,
+            )
+        )
+    return completions

@@ -1,0 +1,146 @@
+"""A step's chunks through the model: lists to tensors on one side, logits on the other."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from chatglm3.adapters import Prefix, write_prefix
+from chatglm3.attention import AttentionBatch, KVCache
+from chatglm3.engine.sampler import score
+from chatglm3.engine.scheduler import Chunk
+from chatglm3.engine.sequence import Sequence
+from chatglm3.model import ChatGLMModel
+
+SCORED_ROWS = 64
+"""Prompt positions whose logits are held at once while a prompt is scored: 16 MiB at 65k ids."""
+
+
+class Runner:
+    """Owns the model, its cache and the input buffers, which are allocated once."""
+
+    def __init__(
+        self,
+        model: ChatGLMModel,
+        cache: KVCache,
+        block_tables: NDArray[np.int32],
+        *,
+        max_batch_tokens: int,
+        valid_vocab: int,
+        prefix: Prefix | None = None,
+    ) -> None:
+        """block_tables: [rows, blocks], the scheduler's own array."""
+        rows = len(block_tables)
+        self.model = model
+        self.cache = cache
+        self._prefix = None if prefix is None else prefix.to(cache.device, cache.dtype)
+        self._valid_vocab = valid_vocab
+        self._block_tables = block_tables
+        self._tokens = _Input((max_batch_tokens,), torch.int64, cache.device)
+        self._positions = _Input((max_batch_tokens,), torch.int64, cache.device)
+        self._slots = _Input((max_batch_tokens,), torch.int64, cache.device)
+        self._query_starts = _Input((rows + 1,), torch.int32, cache.device)
+        self._context_lens = _Input((rows,), torch.int32, cache.device)
+
+    @torch.inference_mode()
+    def run(self, batch: list[Chunk]) -> Tensor | None:
+        """Compute the chunks. Returns fp32 logits [rows, vocab] of those that sample, in order; None without any.
+
+        Prompts that are to be scored get their `prompt_logprobs` extended.
+        """
+        for sequence, _ in batch:
+            if not sequence.prefix_written:
+                self._write_prefix(sequence)
+        hidden = self.model(*self._inputs(batch))
+        ends: list[int] = []
+        start = 0
+        for chunk in batch:
+            if chunk.sequence.scores_prompt:
+                self._score_prompt(chunk, hidden[start : start + chunk.count])
+            start += chunk.count
+            if chunk.samples:
+                ends.append(start - 1)
+        if not ends:
+            return None
+        if len(ends) < len(hidden):
+            hidden = hidden[torch.tensor(ends, device=hidden.device)]
+        return self.model.logits(hidden)
+
+    def _inputs(self, batch: list[Chunk]) -> tuple[Tensor, Tensor, AttentionBatch]:
+        size = self.cache.block_size
+        counts = np.array([count for _, count in batch])
+        rows = np.array([sequence.row for sequence, _ in batch])
+        computed = np.array([sequence.computed for sequence, _ in batch])
+        prefixes = np.array([sequence.prefix_length for sequence, _ in batch])
+        total = int(counts.sum())
+        contexts = computed + counts
+        width = -(-int(contexts.max()) // size)
+
+        tokens: list[int] = []
+        for sequence, count in batch:
+            first = sequence.computed - sequence.prefix_length
+            tokens += sequence.tokens[first : first + count]
+        if total == len(batch):  # everyone decodes: one entry each
+            starts, owners, entries = np.arange(total), rows, computed
+        else:
+            starts = counts.cumsum() - counts
+            owners = rows.repeat(counts)
+            entries = np.arange(total) + (computed - starts).repeat(counts)
+            prefixes = prefixes.repeat(counts)
+        blocks = self._block_tables[owners, entries // size].astype(np.int64)
+
+        self._query_starts.host[: len(batch)] = starts
+        self._query_starts.host[len(batch)] = total
+        attention = AttentionBatch(
+            cache=self.cache,
+            slots=self._slots.fill(blocks * size + entries % size),
+            query_starts=self._query_starts.send(len(batch) + 1),
+            context_lens=self._context_lens.fill(contexts),
+            block_tables=torch.from_numpy(self._block_tables[rows, :width]).to(self.cache.device),
+        )
+        return self._tokens.fill(tokens), self._positions.fill(entries - prefixes), attention
+
+    def _write_prefix(self, sequence: Sequence) -> None:
+        assert self._prefix is not None
+        entries = np.arange(sequence.prefix_length)
+        size = self.cache.block_size
+        slots = self._block_tables[sequence.row, entries // size].astype(np.int64) * size + entries % size
+        write_prefix(self.cache, torch.from_numpy(slots).to(self.cache.device), self._prefix)
+        sequence.prefix_written = True
+
+    def _score_prompt(self, chunk: Chunk, hidden: Tensor) -> None:
+        """Score the tokens that follow those of the chunk. hidden: [count, hidden_size]."""
+        sequence = chunk.sequence
+        scores, top = sequence.prompt_logprobs, sequence.params.prompt_logprobs
+        assert scores is not None and top is not None
+        first = sequence.computed - sequence.prefix_length + 1  # the token that hidden[0] predicts
+        stop = min(first + chunk.count, sequence.prompt_length)
+        # After a preemption some are there already.
+        for start in range(len(scores), stop, SCORED_ROWS):
+            targets = sequence.tokens[start : min(start + SCORED_ROWS, stop)]
+            logits = self.model.logits(hidden[start - first : start - first + len(targets)])
+            wanted = torch.tensor(targets, device=logits.device)
+            scores += score(logits, wanted, [top] * len(targets), self._valid_vocab)
+
+
+class _Input:
+    """A buffer that is filled on the host each step and read on the device; on a CPU both are one memory."""
+
+    def __init__(self, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> None:
+        pinned = torch.zeros(shape, dtype=dtype, pin_memory=device.type == "cuda")
+        self.host = pinned.numpy()
+        self._pinned = pinned
+        self._device = pinned if device.type == "cpu" else torch.zeros(shape, dtype=dtype, device=device)
+
+    def fill(self, values: NDArray[np.integer] | list[int]) -> Tensor:
+        """Write values from the beginning on and send them."""
+        self.host[: len(values)] = values
+        return self.send(len(values))
+
+    def send(self, count: int) -> Tensor:
+        """The first `count` numbers, on the device. Valid until the next step."""
+        if self._device is not self._pinned:
+            self._device[:count].copy_(self._pinned[:count], non_blocking=True)
+        return self._device[:count]
