@@ -28,6 +28,10 @@ class ToolCall:
     id: str | None = None
     """What the caller knows the call by, if anything; the model never sees it."""
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not self.name.strip() or "\n" in self.name:
+            raise InvalidMessageError(f"a tool's name is one line of text, not {self.name!r:.80}")
+
 
 class CallSyntaxError(ValueError):
     """A call that cannot be read; str() is the reason."""

@@ -17,7 +17,7 @@ def conversation(items: Iterable[Message | Mapping[str, Any]]) -> list[Message]:
     """Messages from Message objects, ChatGLM3's own dicts, and OpenAI's, in any mixture.
 
     OpenAI's roles `developer` and `tool` become system and observation. Content may be a list of text parts.
-    An assistant message with `tool_calls` becomes its text, if any, and then each call followed by its result,
+    An assistant message with `tool_calls` becomes its text, if any, then each call followed by its result,
     found by `tool_call_id`: the model was trained to stop after each call and wait for the observation.
     Raises InvalidMessageError, naming the message by its number (from 0).
     """
@@ -113,7 +113,11 @@ class _OpenCalls:
 
 
 def _messages(item: Mapping[str, Any], calls: _OpenCalls) -> list[Message]:
-    fields = {key: value for key, value in item.items() if key not in _UNUSED_FIELDS}
+    fields = {
+        key: value
+        for key, value in item.items()
+        if key not in _UNUSED_FIELDS and (value is not None or key in ("role", "content", "tools"))
+    }
     tool_calls = fields.pop("tool_calls", None)
     if fields.get("role") == "developer":
         fields["role"] = "system"
@@ -135,7 +139,7 @@ def _messages(item: Mapping[str, Any], calls: _OpenCalls) -> list[Message]:
 
 def _tool_call(item: Any) -> ToolCall:
     function = item.get("function") if isinstance(item, Mapping) else None
-    if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
+    if not isinstance(function, Mapping) or "name" not in function:
         raise InvalidMessageError(f"a tool call needs a function with a name and arguments: {item!r:.200}")
     arguments = function.get("arguments") or "{}"
     if isinstance(arguments, str):

@@ -1,13 +1,13 @@
 """A conversation as the ids that the model reads, and which of them it is trained to predict.
 
-    [gMASK] sop <|system|>⏎ You are a poet. <|user|>⏎ hi <|assistant|>⏎ Hello! <|user|>⏎ Weather? <|assistant|>
+    [gMASK] sop <|system|>⏎ Be brief. <|user|>⏎ hi <|assistant|>⏎ Hello! <|user|>⏎ Weather? <|assistant|>
 
-Each message is a role token, the metadata with a line break (usually just the line break), and the content;
-the two texts are encoded one after the other, so each begins with SentencePiece's dummy prefix. Nothing stands
-between messages. The prompt ends with a bare `<|assistant|>`: the model itself writes the line break and the
-answer, and it stops with the role token of whoever comes next. A tool call and its result look like this:
+Each message is a role token, the metadata with a line break (usually just the line break), and the content.
+The two texts are encoded one after the other, so each begins with SentencePiece's dummy prefix. Nothing
+stands between messages. The prompt ends with a bare `<|assistant|>`: the model itself writes the line break
+and the answer, and it stops with the role token of whoever comes next. A tool call and its result:
 
-    <|assistant|>get_weather⏎ ```python⏎tool_call(city='北京')⏎``` <|observation|>⏎ {"celsius": 3} <|assistant|>
+    <|assistant|>weather⏎ ```python⏎tool_call(city='北京')⏎``` <|observation|>⏎ {"celsius": 3} <|assistant|>
 
 `hi` as the only message, in the published vocabulary (30910 is an empty dummy prefix, 13 the line break):
 
