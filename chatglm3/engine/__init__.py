@@ -1,14 +1,8 @@
 """The generation loop: continuous batching over a paged cache. It handles ids, never text."""
 
-from chatglm3.engine.engine import Engine, Stats
-from chatglm3.engine.request import (
-    GREEDY,
-    Completion,
-    FinishReason,
-    SamplingParams,
-    TokenLogprob,
-    TokenOutput,
-)
+from chatglm3.engine.engine import Engine
+from chatglm3.engine.output import Completion, FinishReason, Stats, TokenLogprob, TokenOutput
+from chatglm3.engine.request import GREEDY, SamplingParams
 
 __all__ = [
     "GREEDY",

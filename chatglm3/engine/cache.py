@@ -16,7 +16,7 @@ from collections.abc import Hashable, Iterable, Sequence
 from chatglm3.config import ModelConfig
 
 Link = Hashable
-"""Names everything before a block: `root(namespace)` for a sequence's first block, else what `register` gave."""
+"""Names everything before a block: `root(namespace)` before the first, else what `register` gave."""
 
 
 def block_bytes(config: ModelConfig, block_size: int, bytes_per_value: int) -> int:
@@ -41,7 +41,7 @@ class BlockPool:
         self.block_size = block_size
         self.prefix_caching = prefix_caching
         self.releases = 0
-        """How often blocks came back: a request that did not fit need not be tried again before this moves."""
+        """How often blocks came back: what did not fit need not be tried again before this moves."""
         self._references = [0] * num_blocks
         self._free = list(range(num_blocks - 1, -1, -1))
         self._cached: OrderedDict[int, None] = OrderedDict()
@@ -67,11 +67,11 @@ class BlockPool:
 
     @staticmethod
     def root(namespace: Hashable) -> Link:
-        """The link before a sequence's first block. Blocks of different namespaces (adapters) are never shared."""
+        """The link before a first block. Blocks of different namespaces (adapters) are never shared."""
         return ("root", namespace)
 
     def match(self, link: Link, contents: Iterable[Sequence[int]]) -> tuple[list[int], Link]:
-        """The longest run of blocks that already hold these contents, one sequence of ids for each full block.
+        """The longest run of blocks that already hold these contents: ids, block by full block.
 
         Takes a reference to each block found. Returns them with the link that follows the last.
         """
@@ -115,7 +115,7 @@ class BlockPool:
     def release(self, blocks: Sequence[int]) -> None:
         """Give back one reference to each block of a sequence, in the order of its tokens."""
         self.releases += 1
-        # Last block first, so that the end of a prefix is evicted before its beginning, without which it is useless.
+        # Last block first: the end of a prefix is evicted before its beginning, without which it is useless.
         for block in reversed(blocks):
             self._references[block] -= 1
             if self._references[block] == 0:
@@ -125,7 +125,7 @@ class BlockPool:
                     self._cached[block] = None
 
     def check(self, tables: Iterable[Sequence[int]]) -> None:
-        """Recount everything from the tables of all live sequences. Raises AssertionError on any difference."""
+        """Recount everything from the block tables in use. Raises AssertionError on any difference."""
         counts = [0] * self.num_blocks
         for table in tables:
             if len(set(table)) != len(table):

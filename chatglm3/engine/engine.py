@@ -9,7 +9,7 @@ the thread in which it steps.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,39 +18,15 @@ from chatglm3.adapters import Prefix
 from chatglm3.attention import KVCache
 from chatglm3.engine import sequence as answers
 from chatglm3.engine.cache import BlockPool, block_bytes, blocks_for
-from chatglm3.engine.request import Completion, FinishReason, SamplingParams, TokenLogprob, TokenOutput
+from chatglm3.engine.output import Completion, FinishReason, Stats, TokenOutput, collect
+from chatglm3.engine.request import SamplingParams
 from chatglm3.engine.runner import Runner
 from chatglm3.engine.sampler import Sampled, Sampler, SamplingState
-from chatglm3.engine.scheduler import Chunk, Scheduler
+from chatglm3.engine.scheduler import Scheduler
 from chatglm3.errors import InvalidParameterError, PromptTooLongError
 from chatglm3.model import ChatGLMModel
 
 NOT_NUMBERS = "the model's logits are not finite numbers; the weights are damaged or overflow in this dtype"
-
-
-@dataclass(frozen=True)
-class Stats:
-    """What the engine holds now, and what it has done since it was made."""
-
-    running: int
-    """Answers that have blocks and take part in steps."""
-    waiting: int
-    blocks_used: int
-    blocks_cached: int
-    """Unused blocks whose content can be reused."""
-    blocks_free: int
-    """Unused blocks without such content. Used, cached and free are all blocks."""
-    prompt_tokens: int
-    """Tokens of submitted prompts."""
-    generated_tokens: int
-    computed_tokens: int
-    """Tokens that went through the model."""
-    prefix_queries: int
-    """Tokens of sequences at their admission (again after a preemption)."""
-    prefix_hits: int
-    """Those of them that were found in the cache instead of being computed."""
-    preemptions: int
-    steps: int
 
 
 @dataclass(eq=False)
@@ -75,7 +51,7 @@ class Engine:
         max_sequences: most answers that run at once; others wait.
         prefix: a P-Tuning v2 prefix in front of every sequence.
         prefix_caching: reuse blocks of equal prefixes.
-        valid_vocab: ids from here on are never sampled (`Tokenizer.vocab_size`); default the whole output layer.
+        valid_vocab: ids from here on are never sampled (`Tokenizer.vocab_size`); by default all may be.
     """
 
     def __init__(
@@ -92,7 +68,7 @@ class Engine:
         valid_vocab: int | None = None,
     ) -> None:
         config = model.config
-        weight = model.layers[0].attention_norm.weight
+        weight = next(model.layers.parameters())  # of a norm, which no scheme quantizes
         dtype, device = weight.dtype, weight.device
         prefix_length = 0 if prefix is None else prefix.length
         if num_blocks is not None and cache_bytes is not None:
@@ -104,8 +80,8 @@ class Engine:
                 raise InvalidParameterError(f"{name} is {value}, but must be at least 1")
         if max_batch_tokens < max_sequences:
             raise InvalidParameterError(
-                f"max_batch_tokens is {max_batch_tokens}, but each of max_sequences={max_sequences} running answers "
-                "needs one token a step; raise it or lower max_sequences"
+                f"max_batch_tokens is {max_batch_tokens}, but each of max_sequences={max_sequences} "
+                "running answers needs one token a step; raise it or lower max_sequences"
             )
         bytes_per_block = block_bytes(config, block_size, dtype.itemsize)
         if cache_bytes is not None:
@@ -114,14 +90,14 @@ class Engine:
             num_blocks = blocks_for(prefix_length + config.max_seq_len, block_size)
         if num_blocks * block_size < prefix_length + 2:
             raise InvalidParameterError(
-                f"a cache of {num_blocks} blocks (one takes {bytes_per_block} bytes) has no room for the shortest "
-                f"sequence, {prefix_length} prefix positions and 2 tokens; raise num_blocks or cache_bytes"
+                f"a cache of {num_blocks} blocks (one takes {bytes_per_block} bytes) has no room for "
+                f"{prefix_length} prefix positions and 2 tokens; raise num_blocks or cache_bytes"
             )
         if valid_vocab is None:
             valid_vocab = config.vocab_size
         if not 1 <= valid_vocab <= config.vocab_size:
             raise InvalidParameterError(
-                f"valid_vocab is {valid_vocab}, but the model has {config.vocab_size} rows in its output layer"
+                f"valid_vocab is {valid_vocab}, but the model's output layer has {config.vocab_size} rows"
             )
         self.model = model
         self.config = config
@@ -157,7 +133,7 @@ class Engine:
     def submit(self, ids: Sequence[int], params: SamplingParams | None = None) -> int:
         """Queue a prompt; returns the request's id, under which `step` reports its tokens.
 
-        Raises PromptTooLongError for a prompt that could never run, InvalidParameterError for ids out of range.
+        Raises PromptTooLongError for a prompt that could never run, InvalidParameterError for unknown ids.
         """
         params = params or SamplingParams()
         prompt = self._checked(ids, params)
@@ -196,7 +172,7 @@ class Engine:
         return outputs
 
     def abort(self, request_id: int) -> bool:
-        """End a request. Its blocks are free at once, and the next `step` reports "abort" for each open answer.
+        """End a request: its blocks are free at once; the next `step` reports "abort" for its open answers.
 
         Returns False if the request is not (or no longer) there.
         """
@@ -242,7 +218,7 @@ class Engine:
             for request_id in requests:
                 while request_id in self._requests:
                     self._advance()
-            return [collect(self._inboxes[request_id], own) for request_id, own in zip(requests, params)]
+            return [collect(self._inboxes[request_id]) for request_id in requests]
         finally:
             for request_id in requests:
                 self._close(request_id)
@@ -283,7 +259,7 @@ class Engine:
         for token in prompt:
             if type(token) is not int or not 0 <= token < vocab_size:
                 raise InvalidParameterError(
-                    f"the prompt holds {token!r}, but token ids of this model are integers from 0 to {vocab_size - 1}"
+                    f"the prompt holds {token!r}, but this model's ids are integers from 0 to {vocab_size - 1}"
                 )
         if len(prompt) > self.max_context:
             reason = (
@@ -295,20 +271,7 @@ class Engine:
                 f"the prompt has {len(prompt)} tokens and {reason} {self.max_context}; shorten it"
                 + ("" if self.max_context == self.config.max_seq_len else " or give the cache more blocks")
             )
-        for token in params.stop_ids:
-            if token >= vocab_size:
-                raise InvalidParameterError(f"stop id {token} is outside the vocabulary of {vocab_size} ids")
-        for token in params.logit_bias:
-            if token >= self.valid_vocab:
-                raise InvalidParameterError(
-                    f"logit_bias names id {token}, but only ids below {self.valid_vocab} exist"
-                )
-        for name in ("logprobs", "prompt_logprobs"):
-            count = getattr(params, name)
-            if count is not None and count > self.valid_vocab:
-                raise InvalidParameterError(
-                    f"{name} is {count}, but there are only {self.valid_vocab} ids to list"
-                )
+        params.check_vocabulary(vocab_size, self.valid_vocab)
         return prompt
 
     def _advance(self) -> None:
@@ -324,7 +287,7 @@ class Engine:
                 sampled = self._sampler.sample(logits, [sequence.sampling for sequence in sampling])
         self._scheduler.commit(batch)
         self._steps += 1
-        self._computed_tokens += sum(count for _, count in batch)
+        self._computed_tokens += sum(chunk.length for chunk in batch)
         for sequence, choice in zip(sampling, sampled):
             self._book(sequence, choice)
 
@@ -393,29 +356,3 @@ class Engine:
                     self._advance()
         finally:
             self._close(request_id)
-
-
-def collect(stream: Iterable[TokenOutput], params: SamplingParams) -> list[Completion]:
-    """The completions that all outputs of one finished request make."""
-    outputs: list[list[TokenOutput]] = [[] for _ in range(params.n)]
-    for output in stream:
-        outputs[output.index].append(output)
-    prompt_logprobs = outputs[0][0].prompt_logprobs
-    completions = []
-    for index, parts in enumerate(outputs):
-        last = parts[-1]
-        assert last.finish_reason is not None
-        completions.append(
-            Completion(
-                index=index,
-                ids=[part.token for part in parts if part.token is not None],
-                finish_reason=last.finish_reason,
-                stop_id=last.stop_id,
-                error=last.error,
-                logprobs=None
-                if params.logprobs is None
-                else [p.logprob for p in parts if p.logprob is not None],
-                prompt_logprobs=prompt_logprobs,
-            )
-        )
-    return completions

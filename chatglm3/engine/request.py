@@ -1,4 +1,4 @@
-"""What a caller asks of the engine, and what comes back: ids and numbers, never text."""
+"""What a caller asks of the engine: how tokens are chosen and where an answer ends."""
 
 from __future__ import annotations
 
@@ -6,12 +6,9 @@ import dataclasses
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 from chatglm3.errors import InvalidParameterError
-
-FinishReason = Literal["stop", "length", "abort", "error"]
-"""Why an answer ended: a stop id; max_tokens or a full context; `Engine.abort`; logits that are not numbers."""
 
 GREEDY_BELOW = 1e-5
 """Temperatures under this are greedy: dividing by them would only overflow."""
@@ -54,7 +51,7 @@ class SamplingParams:
     min_p: float = 0.0
     """Drop tokens less likely than this share of the most likely one."""
     repetition_penalty: float = 1.0
-    """Over prompt and answer (HF): positive logits of ids that occurred are divided by it, others multiplied."""
+    """Over prompt and answer (HF): divides positive logits of ids that occurred, multiplies others."""
     presence_penalty: float = 0.0
     """Over the answer only (OpenAI): subtracted once from the logit of each id that occurred."""
     frequency_penalty: float = 0.0
@@ -62,7 +59,7 @@ class SamplingParams:
     seed: int | None = None
     """The same seed gives the same answer, whatever else is in the batch; None draws fresh entropy."""
     max_tokens: int | None = None
-    """Longest answer; None goes on until the context is full, 0 only scores the prompt (`prompt_logprobs`)."""
+    """Longest answer; None goes on until the context is full, 0 only scores the prompt."""
     n: int = 1
     """Independent answers to the prompt, which share its cache blocks."""
     stop_ids: frozenset[int] = frozenset()
@@ -71,7 +68,7 @@ class SamplingParams:
     """Report each token's log-probability and this many alternatives (0: the token alone), as vLLM does:
     of the model's own distribution, before penalties, bias, temperature and truncation."""
     prompt_logprobs: int | None = None
-    """The same for every prompt token but the first. Such a prompt is computed whole, without prefix reuse."""
+    """The same for every prompt token but the first. Such a prompt is computed without prefix reuse."""
     logit_bias: Mapping[int, float] = field(default_factory=dict, hash=False)
     """Added to the logits of these ids."""
 
@@ -118,7 +115,7 @@ class SamplingParams:
         object.__setattr__(self, "logit_bias", dict(self.logit_bias))
 
     def replace(self, **changes: Any) -> SamplingParams:
-        """A copy with some fields changed. Raises InvalidParameterError also for a name that does not exist."""
+        """A copy with some fields changed. Raises InvalidParameterError also for an unknown name."""
         known = [f.name for f in dataclasses.fields(self)]
         for name in changes:
             if name not in known:
@@ -127,6 +124,28 @@ class SamplingParams:
                 )
         return dataclasses.replace(self, **changes)
 
+    def check_vocabulary(self, vocab_size: int, valid_vocab: int) -> None:
+        """Raise InvalidParameterError for ids that a model with such an output layer does not have.
+
+        vocab_size: its rows; valid_vocab: how many of them, from the first, may be sampled.
+        """
+        for token in self.stop_ids:
+            if token >= vocab_size:
+                raise InvalidParameterError(
+                    f"stop id {token} is outside the vocabulary: ids end at {vocab_size - 1}"
+                )
+        for token in self.logit_bias:
+            if token >= valid_vocab:
+                raise InvalidParameterError(
+                    f"logit_bias names id {token}, but ids that can be sampled end at {valid_vocab - 1}"
+                )
+        for name in ("logprobs", "prompt_logprobs"):
+            count = getattr(self, name)
+            if count is not None and count > valid_vocab:
+                raise InvalidParameterError(
+                    f"{name} is {count}, but there are only {valid_vocab} ids to list"
+                )
+
     @property
     def greedy(self) -> bool:
         """Whether the most likely token is always taken."""
@@ -134,55 +153,3 @@ class SamplingParams:
 
 
 GREEDY = SamplingParams(temperature=0)
-
-
-class TokenLogprob(NamedTuple):
-    """Natural log-probability of one token under the model's own distribution."""
-
-    token: int
-    logprob: float
-    top: list[tuple[int, float]]
-    """The most likely ids with theirs, best first; as many as were asked for."""
-
-
-class TokenOutput(NamedTuple):
-    """One step of one answer. The last one of an answer carries its finish_reason."""
-
-    request_id: int
-    index: int
-    """Which of the request's n answers."""
-    token: int | None
-    """The new token; None where an answer ends without one (abort, error, max_tokens=0)."""
-    logprob: TokenLogprob | None = None
-    finish_reason: FinishReason | None = None
-    error: str | None = None
-    """What went wrong, where finish_reason is "error"."""
-    prompt_logprobs: list[TokenLogprob | None] | None = None
-    """With the first output of a request that asked for them: one for each prompt token, None for the first."""
-
-    @property
-    def stop_id(self) -> int | None:
-        """The id that ended the answer, where finish_reason is "stop"."""
-        return self.token if self.finish_reason == "stop" else None
-
-
-@dataclass(frozen=True)
-class Completion:
-    """One finished answer."""
-
-    index: int
-    """Which of the request's n answers."""
-    ids: list[int]
-    """All tokens of the answer, the stop id included."""
-    finish_reason: FinishReason
-    stop_id: int | None = None
-    """The id that ended the answer, where finish_reason is "stop"; it is `ids[-1]`."""
-    error: str | None = None
-    logprobs: list[TokenLogprob] | None = None
-    """One for each of `ids`, where they were asked for."""
-    prompt_logprobs: list[TokenLogprob | None] | None = None
-
-    @property
-    def content_ids(self) -> list[int]:
-        """The answer without its stop id."""
-        return self.ids if self.stop_id is None else self.ids[:-1]

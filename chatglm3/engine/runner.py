@@ -46,7 +46,7 @@ class Runner:
 
     @torch.inference_mode()
     def run(self, batch: list[Chunk]) -> Tensor | None:
-        """Compute the chunks. Returns fp32 logits [rows, vocab] of those that sample, in order; None without any.
+        """Compute the chunks. Returns fp32 logits [rows, vocab] of those that sample, None without any.
 
         Prompts that are to be scored get their `prompt_logprobs` extended.
         """
@@ -58,8 +58,8 @@ class Runner:
         start = 0
         for chunk in batch:
             if chunk.sequence.scores_prompt:
-                self._score_prompt(chunk, hidden[start : start + chunk.count])
-            start += chunk.count
+                self._score_prompt(chunk, hidden[start : start + chunk.length])
+            start += chunk.length
             if chunk.samples:
                 ends.append(start - 1)
         if not ends:
@@ -70,25 +70,25 @@ class Runner:
 
     def _inputs(self, batch: list[Chunk]) -> tuple[Tensor, Tensor, AttentionBatch]:
         size = self.cache.block_size
-        counts = np.array([count for _, count in batch])
+        lengths = np.array([length for _, length in batch])
         rows = np.array([sequence.row for sequence, _ in batch])
         computed = np.array([sequence.computed for sequence, _ in batch])
         prefixes = np.array([sequence.prefix_length for sequence, _ in batch])
-        total = int(counts.sum())
-        contexts = computed + counts
+        total = int(lengths.sum())
+        contexts = computed + lengths
         width = -(-int(contexts.max()) // size)
 
         tokens: list[int] = []
-        for sequence, count in batch:
+        for sequence, length in batch:
             first = sequence.computed - sequence.prefix_length
-            tokens += sequence.tokens[first : first + count]
+            tokens += sequence.tokens[first : first + length]
         if total == len(batch):  # everyone decodes: one entry each
             starts, owners, entries = np.arange(total), rows, computed
         else:
-            starts = counts.cumsum() - counts
-            owners = rows.repeat(counts)
-            entries = np.arange(total) + (computed - starts).repeat(counts)
-            prefixes = prefixes.repeat(counts)
+            starts = lengths.cumsum() - lengths
+            owners = rows.repeat(lengths)
+            entries = np.arange(total) + (computed - starts).repeat(lengths)
+            prefixes = prefixes.repeat(lengths)
         blocks = self._block_tables[owners, entries // size].astype(np.int64)
 
         self._query_starts.host[: len(batch)] = starts
@@ -111,12 +111,13 @@ class Runner:
         sequence.prefix_written = True
 
     def _score_prompt(self, chunk: Chunk, hidden: Tensor) -> None:
-        """Score the tokens that follow those of the chunk. hidden: [count, hidden_size]."""
+        """Score the tokens that follow those of the chunk. hidden: [length, hidden_size]."""
         sequence = chunk.sequence
         scores, top = sequence.prompt_logprobs, sequence.params.prompt_logprobs
-        assert scores is not None and top is not None
+        assert scores is not None
+        assert top is not None
         first = sequence.computed - sequence.prefix_length + 1  # the token that hidden[0] predicts
-        stop = min(first + chunk.count, sequence.prompt_length)
+        stop = min(first + chunk.length, sequence.prompt_length)
         # After a preemption some are there already.
         for start in range(len(scores), stop, SCORED_ROWS):
             targets = sequence.tokens[start : min(start + SCORED_ROWS, stop)]

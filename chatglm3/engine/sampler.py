@@ -1,8 +1,8 @@
 """Logits to tokens: the whole batch in a few tensor operations, each answer by its own parameters.
 
-Every choice is a pure function of the answer's own logits, parameters, seed and position. Draws are inverse-CDF
-with one uniform number from a counter-based generator, and ties between logits always go to the smaller id, so
-neither torch's global generator nor the other rows of the batch can change an answer.
+Every choice is a pure function of the answer's own logits, parameters, seed and position. Draws are
+inverse-CDF with one uniform number from a counter-based generator, and ties between logits always go to the
+smaller id, so neither torch's global generator nor the other rows of the batch can change an answer.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from chatglm3.engine.request import SamplingParams, TokenLogprob
+from chatglm3.engine.output import TokenLogprob
+from chatglm3.engine.request import SamplingParams
 
 CANDIDATES = 128
 """Top-p first looks at so many most likely tokens; only rows whose nucleus is wider are sorted whole."""
@@ -35,7 +36,7 @@ def uniform(seed: int, stream: int, counter: int) -> float:
 
 
 class LogitEdits:
-    """Penalties and biases of one answer, kept up to date token by token: O(1) each, O(vocabulary) to apply."""
+    """Penalties and biases of one answer: O(1) for each new token, O(vocabulary) to apply."""
 
     def __init__(
         self, params: SamplingParams, prompt: Sequence[int], vocab_size: int, device: torch.device
@@ -130,7 +131,7 @@ class Sampler:
         self._plan = _Plan([], device)
 
     def sample(self, logits: Tensor, states: list[SamplingState]) -> list[Sampled]:
-        """Choose a token for each row. logits: [rows, vocab], fp32, edited in place; states: one for each row."""
+        """Choose a token for each row. logits: [rows, vocab], fp32, edited in place; states: [rows]."""
         if self._plan.states != states:
             self._plan = _Plan(states, self.device)
         plan = self._plan
@@ -244,7 +245,7 @@ class _Ranking:
 def _ranked(values: Tensor, width: int) -> _Ranking:
     """The `width` largest of each row, largest first, ties by smaller index.
 
-    Among values equal to the last one, which of them made it into the ranking is arbitrary unless it is whole.
+    Which of the values that equal the last one are among them is arbitrary, unless all values are.
     """
     size = values.shape[-1]
     if 4 * width >= size:
@@ -256,7 +257,7 @@ def _ranked(values: Tensor, width: int) -> _Ranking:
 
 
 def _pick(weights: Tensor, draws: Tensor) -> Tensor:
-    """Inverse CDF. weights: [rows, n], fp64, unnormalised; draws: [rows] in [0, 1). Returns indices [rows, 1]."""
+    """Inverse CDF. weights: [rows, n], fp64, any sum; draws: [rows] in [0, 1) -> indices [rows, 1]."""
     cumulative = weights.cumsum(dim=-1)
     target = draws[:, None] * cumulative[:, -1:]
     # Asking for a positive weight as well keeps a rounding of the sums from choosing a dropped token.

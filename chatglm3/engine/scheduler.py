@@ -1,9 +1,10 @@
 """Which tokens of which sequences the next step computes: continuous batching with chunked prefill.
 
 Decodes come first, one token each. What is left of the step's token budget goes to prompts in quanta, least
-recently served first, so that neither a long prompt nor a flood of short ones makes the others wait for all of
-it. A sequence is admitted only when blocks for all its tokens are there; blocks for its answer are taken one
-by one, and when none is left the newest sequence gives its own back and is computed again later.
+recently served first, so that neither a long prompt nor a flood of short ones makes the others wait for all
+of it. A sequence is admitted, oldest first, only when blocks for all its tokens are there; blocks for its
+answer are taken one by one, and when none is left the newest sequence gives its own back and is computed
+again later.
 """
 
 from __future__ import annotations
@@ -22,15 +23,15 @@ QUANTA = 4
 
 
 class Chunk(NamedTuple):
-    """A part of a step: the next `count` tokens of one sequence."""
+    """A part of a step: the next `length` tokens of one sequence."""
 
     sequence: Sequence
-    count: int
+    length: int
 
     @property
     def samples(self) -> bool:
         """Whether a new token follows from it: the chunk ends with the last token so far."""
-        return self.count == self.sequence.remaining
+        return self.length == self.sequence.remaining
 
 
 class Scheduler:
@@ -70,7 +71,7 @@ class Scheduler:
             self.waiting.remove(sequence)
 
     def next_batch(self) -> list[Chunk]:
-        """The chunks of the next step: decodes, then parts of prompts. Not empty while any sequence is left."""
+        """The chunks of the next step: decodes, then prompts. Not empty while any sequence is left."""
         self._steps += 1
         preemptions = self.preemptions
         batch = []
@@ -87,8 +88,8 @@ class Scheduler:
     def commit(self, batch: list[Chunk]) -> None:
         """Take note that a step has computed its chunks, and let full blocks be found by their content."""
         size = self.pool.block_size
-        for sequence, count in batch:
-            sequence.computed += count
+        for sequence, length in batch:
+            sequence.computed += length
             while (sequence.registered + 1) * size <= sequence.computed:
                 block = sequence.registered
                 content = sequence.content(block, size)
@@ -144,7 +145,7 @@ class Scheduler:
         if self._refused == (sequence, self.pool.releases):
             return None
         size = self.pool.block_size
-        # The last token is always computed: its logits are wanted. So are all of a prompt that is to be scored.
+        # The last token is always computed, for its logits; so is all of a prompt that is to be scored.
         reusable = 0 if sequence.scores_prompt else (sequence.entries - 1) // size
         contents = (sequence.content(block, size) for block in range(reusable))
         blocks, link = self.pool.match(self.pool.root(sequence.namespace), contents)
@@ -168,7 +169,7 @@ class Scheduler:
         return sequence
 
     def _make_room(self, sequence: Sequence) -> bool:
-        """A place for one more entry, at the price of the newest sequence. False if that was this one itself."""
+        """A place for one more entry, if need be the newest sequence's. False if that was this one itself."""
         if sequence.computed < len(sequence.block_table) * self.pool.block_size:
             return True
         while not self.pool.available:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Hashable
 
 from chatglm3.engine.cache import Link
-from chatglm3.engine.request import SamplingParams, TokenLogprob
+from chatglm3.engine.output import TokenLogprob
+from chatglm3.engine.request import SamplingParams
 from chatglm3.engine.sampler import SamplingState
 
 
@@ -18,8 +19,8 @@ class Sequence:
 
     __slots__ = (
         "block_table", "computed", "index", "last_served", "link", "max_length", "namespace", "params",
-        "prefix_length", "prefix_written", "prompt_length", "prompt_logprobs", "registered", "request_id", "row",
-        "sampling", "tokens",
+        "prefix_length", "prefix_written", "prompt_length", "prompt_logprobs", "registered", "request_id",
+        "row", "sampling", "tokens",
     )  # fmt: skip
 
     def __init__(
@@ -34,7 +35,7 @@ class Sequence:
         prefix_length: int = 0,
         namespace: Hashable = None,
     ) -> None:
-        """max_length: tokens, prompt included, at which the answer ends; namespace: the adapter's identity."""
+        """max_length: tokens, prompt included, at which it ends; namespace: the adapter's identity."""
         self.request_id = request_id
         self.index = index
         self.params = params
