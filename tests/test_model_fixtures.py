@@ -134,12 +134,12 @@ def test_every_tensor_of_the_fixtures_is_compared_here(networks: list[Case], pre
 def test_one_prompt(networks: list[Case]) -> None:
     for case in networks:
         inputs: list[Tensor] = []
-        hooks = [
-            layer.register_forward_pre_hook(lambda _, args: inputs.append(args[0]))
-            for layer in case.model.layers
-        ]
-        norm = case.model.final_norm
-        hooks.append(norm.register_forward_pre_hook(lambda _, args: inputs.append(args[0])))
+
+        def keep(_: torch.nn.Module, args: tuple[Tensor, ...], inputs: list[Tensor] = inputs) -> None:
+            inputs.append(args[0])
+
+        watched = [*case.model.layers, case.model.final_norm]
+        hooks = [module.register_forward_pre_hook(keep) for module in watched]
         ids = case["full.input_ids"][0]
         batch = packed_batch(case.model.config, [len(ids)])
         hidden = case.model(ids, torch.arange(len(ids)), batch)
@@ -265,7 +265,7 @@ def test_losses(networks: list[Case], prefixed: list[Case]) -> None:
             continue
         mask = case["padded.attention_mask"].bool()
         rows, positions = masked_rows(case["padded.input_ids"], mask, case["padded.position_ids"])
-        padded = torch.zeros(case["padded.logits"].shape)
+        padded = case["padded.logits"].clone()  # what a pad itself predicts is the published code's affair
         padded[mask] = torch.cat(case.logits(rows, positions))
         expected = case.facts["loss_padded.value"]
         assert mean_loss(padded, case["loss_padded.labels"]) == pytest.approx(expected, abs=TOLERANCE)
