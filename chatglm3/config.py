@@ -107,6 +107,17 @@ class ModelConfig:
         """Numbers that the cache holds for each token, over all layers, K and V."""
         return self.num_layers * 2 * self.kv_size
 
+    @property
+    def num_parameters(self) -> int:
+        """Weights of the network, biases and norms included, a P-Tuning prefix not."""
+        hidden, ffn = self.hidden_size, self.ffn_hidden_size
+        norm = hidden * (1 if self.norm == "rmsnorm" else 2)
+        qkv_rows = self.query_size + 2 * self.kv_size
+        linears = hidden * (qkv_rows + self.query_size + 3 * ffn)
+        biases = qkv_rows * self.qkv_bias + (hidden + 2 * ffn + hidden) * self.linear_bias
+        embeddings = 2 * self.vocab_size * hidden
+        return embeddings + self.num_layers * (linears + biases + 2 * norm) + norm * self.final_norm
+
     @classmethod
     def from_folder(cls, folder: str | Path) -> ModelConfig:
         """Read `config.json` of a checkpoint folder. Raises ConfigError with the file's name."""

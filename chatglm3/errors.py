@@ -41,3 +41,7 @@ class PromptTooLongError(ChatGLM3Error, ValueError):
 
 class DeviceError(ChatGLM3Error, RuntimeError):
     """A device or dtype that this machine cannot provide."""
+
+
+class GenerationError(ChatGLM3Error, RuntimeError):
+    """An answer that broke off because the model's output was not usable."""

@@ -1,8 +1,9 @@
-"""Tiny networks and tokenizers with random weights, for tests that must be fast and need nothing from outside."""
+"""Tiny networks and tokenizers with random weights: fast, and needing nothing from outside."""
 
 from __future__ import annotations
 
 import functools
+import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import sentencepiece
 import torch
 
+from chatglm3.checkpoint import save_model
 from chatglm3.config import ModelConfig
 from chatglm3.model import ChatGLMModel
 from chatglm3.tokenizer import Tokenizer
@@ -31,7 +33,9 @@ def tiny_config(**overrides: Any) -> ModelConfig:
     return ModelConfig(**(sizes | overrides))
 
 
-def tiny_model(config: ModelConfig | None = None, seed: int = 0, dtype: torch.dtype = torch.float32) -> ChatGLMModel:
+def tiny_model(
+    config: ModelConfig | None = None, seed: int = 0, dtype: torch.dtype = torch.float32
+) -> ChatGLMModel:
     """Random weights, large enough that logits differ clearly from token to token."""
     model = ChatGLMModel(config or tiny_config())
     generator = torch.Generator().manual_seed(seed)
@@ -42,10 +46,20 @@ def tiny_model(config: ModelConfig | None = None, seed: int = 0, dtype: torch.dt
     return model.to(dtype).eval()
 
 
-@functools.cache
 def tiny_tokenizer() -> Tokenizer:
-    """A SentencePiece vocabulary of the kind ChatGLM3 has (BPE, byte fallback), trained on a few sentences."""
-    lines = ["hello world, how are you today?", "你好，世界！今天天气怎么样？", "tool_call(city='Paris')", "1 2 3 4 5 67 890"]
+    """A SentencePiece vocabulary of ChatGLM3's kind (BPE, byte fallback), trained on a few sentences."""
+    return Tokenizer(tiny_tokenizer_path())
+
+
+@functools.cache
+def tiny_tokenizer_path() -> Path:
+    """The tokenizer.model file of tiny_tokenizer()."""
+    lines = [
+        "hello world, how are you today?",
+        "你好，世界！今天天气怎么样？",
+        "tool_call(city='Paris')",
+        "1 2 3 4 5 67 890",
+    ]
     folder = Path(tempfile.mkdtemp(prefix="chatglm3-tiny-"))
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(lines * 4),
@@ -60,4 +74,13 @@ def tiny_tokenizer() -> Tokenizer:
         pad_id=-1,
         minloglevel=2,
     )
-    return Tokenizer(folder / "tokenizer.model")
+    return folder / "tokenizer.model"
+
+
+def write_tiny_checkpoint(folder: Path, **overrides: Any) -> Path:
+    """A whole model folder in the published layout: config.json, weights and a tokenizer that fits them."""
+    tokenizer = tiny_tokenizer()
+    model = tiny_model(tiny_config(vocab_size=tokenizer.vocab_size + 5, **overrides))
+    save_model(model, model.config, folder)
+    shutil.copy(tiny_tokenizer_path(), folder / "tokenizer.model")
+    return folder

@@ -1,0 +1,149 @@
+"""From a model's name to something that runs: folder, configuration, weights, tokenizer, cache.
+
+The defaults are those that are fast where the model runs: CUDA in bfloat16, a Mac's GPU in float16, a CPU in
+bfloat16 for models of billions of parameters (half the bytes to read for each token) and in float32 for small
+ones, whose cost is in the calls and not in the bytes.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from chatglm3 import hub
+from chatglm3.adapters import Prefix
+from chatglm3.checkpoint import load_model, load_prefix
+from chatglm3.config import ModelConfig
+from chatglm3.engine import Engine
+from chatglm3.errors import DeviceError, InvalidParameterError
+from chatglm3.model import ChatGLMModel
+from chatglm3.tokenizer import Tokenizer
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+_SMALL_MODEL = 500_000_000
+"""Parameters below which a CPU is faster in float32."""
+
+_CONTEXTS = 4
+"""Whole contexts the cache holds by default: room for a few conversations and for reuse between turns."""
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model on its device, with everything that belongs to it."""
+
+    name: str
+    folder: Path
+    config: ModelConfig
+    tokenizer: Tokenizer
+    model: ChatGLMModel
+    prefix: Prefix | None
+
+    device: torch.device
+    dtype: torch.dtype
+    """Of activations and cache, and of weights that are not quantized."""
+
+
+def load(
+    name: str | Path = "nano",
+    *,
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
+    quantize: str | None = None,
+    revision: str | None = None,
+    token: str | None = None,
+) -> LoadedModel:
+    """Find the model, check the machine, read tokenizer and weights.
+
+    name: a folder, "nano" (the embedded model), or a hub's id; see `chatglm3.hub.resolve`.
+    device: "cuda", "cuda:1", "mps", "cpu"; by default the best that this machine has.
+    dtype: "bfloat16", "float16", "float32"; by default what is fast on that device.
+    quantize: "int8" or "int4", to quantize the linear layers while they are read.
+    Raises a ChatGLM3Error that names what is missing or cannot be had.
+    """
+    chosen_device = choose_device(device)
+    folder = hub.resolve(str(name), revision=revision, token=token)
+    config = ModelConfig.from_folder(folder)
+    chosen_dtype = choose_dtype(dtype, chosen_device, config)
+    tokenizer = Tokenizer(folder)
+    model = load_model(folder, device=chosen_device, dtype=chosen_dtype, quantize=quantize, config=config)
+    prefix = load_prefix(folder, config, device=chosen_device, dtype=chosen_dtype)
+    return LoadedModel(str(name), folder, config, tokenizer, model, prefix, chosen_device, chosen_dtype)
+
+
+def choose_device(device: str | torch.device | None = None) -> torch.device:
+    """The wanted device, or the best one here. Raises DeviceError if this machine does not have it."""
+    if device is None:
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+    except RuntimeError:
+        raise DeviceError(f"there is no device {str(device)!r}; use cuda, cuda:0, mps or cpu") from None
+    if chosen.type == "cuda":
+        if not torch.cuda.is_available():
+            raise DeviceError(f"device {str(device)!r}: PyTorch finds no CUDA device here; use device='cpu'")
+        if (chosen.index or 0) >= torch.cuda.device_count():
+            raise DeviceError(
+                f"device {str(device)!r}: this machine has {torch.cuda.device_count()} CUDA device(s)"
+            )
+    elif chosen.type == "mps":
+        if not torch.backends.mps.is_available():
+            raise DeviceError("device 'mps': PyTorch finds no Apple GPU here; use device='cpu'")
+    elif chosen.type != "cpu":
+        raise DeviceError(f"device {str(device)!r} is not supported; use cuda, mps or cpu")
+    return chosen
+
+
+def choose_dtype(
+    dtype: str | torch.dtype | None, device: torch.device, config: ModelConfig | None = None
+) -> torch.dtype:
+    """The wanted dtype, or the one that is fast for this model on this device."""
+    if dtype is not None:
+        chosen = DTYPES.get(str(dtype).removeprefix("torch."))
+        if chosen is None:
+            raise InvalidParameterError(f"dtype {str(dtype)!r} is not one of {', '.join(DTYPES)}")
+        return chosen
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+    if device.type == "mps":
+        return torch.float16
+    small = config is not None and config.num_parameters < _SMALL_MODEL
+    return torch.float32 if small else torch.bfloat16
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that can still be allocated on a device; on a CPU, what the system says it could give."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    if device.type == "mps":
+        return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
+    try:
+        meminfo = Path("/proc/meminfo").read_text(encoding="ascii")
+        return int(meminfo.partition("MemAvailable:")[2].split()[0]) * 1024
+    except (OSError, IndexError):  # not Linux
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+
+
+def make_engine(
+    model: ChatGLMModel,
+    prefix: Prefix | None = None,
+    *,
+    valid_vocab: int | None = None,
+    cache_bytes: int | None = None,
+) -> Engine:
+    """An engine with a cache that fits this machine.
+
+    cache_bytes: memory for keys and values; by default four whole contexts, or half of what is free if that
+        is less.
+    """
+    if cache_bytes is None:
+        weight = next(model.parameters())
+        context = model.config.max_seq_len + model.config.prefix_length
+        wanted = model.config.kv_values_per_token * weight.dtype.itemsize * context * _CONTEXTS
+        cache_bytes = min(wanted, free_memory(weight.device) // 2)
+    return Engine(model, cache_bytes=cache_bytes, prefix=prefix, valid_vocab=valid_vocab)
