@@ -51,8 +51,7 @@ def write_call(call: ToolCall) -> str:
             raise TypeError(f"{type(arguments).__name__} is not a dict")
     except (TypeError, ValueError, RecursionError) as error:
         raise InvalidMessageError(
-            f"the arguments of the call to {call.name!r} are not a JSON object ({error}): "
-            f"{call.arguments!r:.200}"
+            f"the arguments of the call to {call.name!r} are not a JSON object: {error}"
         ) from None
     if all(map(_is_keyword_name, arguments)):
         source = f"tool_call({', '.join(f'{name}={value!r}' for name, value in arguments.items())})"
@@ -95,6 +94,8 @@ def _arguments(node: ast.expr, function_names: set[str]) -> dict[str, Any]:
     for argument in node.keywords:
         if argument.arg is None:
             raise CallSyntaxError(f"** is not allowed, and {_source(argument.value)} follows it")
+        if argument.arg in arguments:
+            raise CallSyntaxError(f"the argument {argument.arg} is repeated")
         arguments[argument.arg] = _value(argument.value)
     return arguments
 
@@ -123,6 +124,8 @@ def _dict(node: ast.Dict) -> dict[str, Any]:
     for key, value in zip(node.keys, node.values):
         if not (isinstance(key, ast.Constant) and isinstance(key.value, str) and _is_text(key.value)):
             raise CallSyntaxError(f"{_source(key) if key else '**'} is not a text key")
+        if key.value in result:
+            raise CallSyntaxError(f"the key {_source(key)} is repeated")
         result[key.value] = _value(value)
     return result
 
