@@ -29,7 +29,8 @@ class ChatGLMModel(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        self.embedding = nn.Embedding(config.vocab_size, config.hidden_size)
+        # Not nn.Embedding(...): drawing its initial values on the meta device imports torch._dynamo, 1.3 s.
+        self.embedding = nn.Embedding.from_pretrained(torch.empty(config.vocab_size, config.hidden_size))
         self.rotary = Rotary(config)
         self.layers = nn.ModuleList(Layer(config, index) for index in range(config.num_layers))
         self.final_norm = _norm(config) if config.final_norm else nn.Identity()
