@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 import sys
 from collections.abc import Sequence
 
 from chatglm3 import __version__
-from chatglm3.cli.arguments import Parser, did_you_mean
+from chatglm3.cli.arguments import Parser, describe, did_you_mean
 from chatglm3.errors import ChatGLM3Error, InvalidParameterError
 
 COMMANDS = {
@@ -60,8 +61,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(error, 1)
     except KeyboardInterrupt:
         return 130
-    except MemoryError:
-        return _fail("there is not enough memory; try --quantize int4 or a smaller --context", 1)
+    except (MemoryError, RuntimeError) as error:
+        # PyTorch has a class for a full GPU, and only a text for a full machine.
+        if not re.search("out of memory|(can't|not enough) (allocate )?memory|^$", str(error)):
+            raise
+        return _fail("there is not enough memory; try --quantize int4 or --quantize int8", 1)
 
 
 def _parser(words: Sequence[str]) -> Parser:
@@ -87,8 +91,5 @@ def _parser(words: Sequence[str]) -> Parser:
 
 def _fail(error: Exception | str, code: int) -> int:
     """Print one line and hand back the exit code."""
-    message = str(error)
-    if isinstance(error, OSError) and not isinstance(error, ChatGLM3Error) and error.strerror:
-        message = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    print(f"error: {describe(error)}", file=sys.stderr)
     return code

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
-from chatglm3.errors import InvalidParameterError
+from chatglm3.errors import InvalidMessageError, InvalidParameterError
 
 if TYPE_CHECKING:
+    from chatglm3.chat import ChatGLM3
     from chatglm3.engine import SamplingParams
 
 
@@ -41,6 +43,14 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     return f" (did you mean {near[0]!r}?)" if near else ""
 
 
+def describe(error: Exception | str) -> str:
+    """An error as one line."""
+    message = str(error)
+    if isinstance(error, OSError) and error.strerror:
+        message = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return " ".join(message.split())
+
+
 class Parameter(NamedTuple):
     """A sampling parameter that a person sets by name, as a flag or with /set."""
 
@@ -64,9 +74,8 @@ SAMPLING = {
 def parse_parameter(name: str, text: str) -> float | int | None:
     """A sampling parameter's value as a person types it; `none` takes a seed or a limit away."""
     if name not in SAMPLING:
-        raise InvalidParameterError(
-            f"there is no parameter {name!r}{did_you_mean(name, SAMPLING)}; there are {', '.join(SAMPLING)}"
-        )
+        near, known = did_you_mean(name, SAMPLING), ", ".join(SAMPLING)
+        raise InvalidParameterError(f"there is no sampling parameter {name!r}{near}; there are {known}")
     kind = SAMPLING[name].kind
     if text.lower() == "none" and name in ("seed", "max_tokens"):
         return None
@@ -110,3 +119,24 @@ def sampling_params(args: argparse.Namespace, **more: Any) -> SamplingParams:
 
     given = {name: getattr(args, name) for name in SAMPLING if getattr(args, name) is not None}
     return SamplingParams(**given, **more)
+
+
+def load(args: argparse.Namespace) -> ChatGLM3:
+    """The model that `add_model`'s arguments name."""
+    from chatglm3.chat import ChatGLM3
+
+    return ChatGLM3.load(
+        args.model, device=args.device, dtype=args.dtype, quantize=args.quantize, revision=args.revision
+    )
+
+
+def read_stdin() -> str:
+    """All of standard input, which is UTF-8 whatever the locale says."""
+    data = sys.stdin.buffer.read()
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InvalidMessageError(
+            f"standard input is not UTF-8 (byte {error.start} is 0x{data[error.start]:02x}); "
+            "convert it first, as in: iconv -f GB18030 -t UTF-8"
+        ) from None

@@ -1,0 +1,121 @@
+"""A conversation in the terminal: its messages, its sampling, and the commands that change them."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from chatglm3.cli.arguments import SAMPLING, did_you_mean, parse_parameter
+from chatglm3.engine import SamplingParams
+from chatglm3.errors import ChatGLM3Error, InvalidMessageError
+from chatglm3.prompt import Message, conversation
+
+KEYS = """\
+Enter sends; Alt+Enter, a backslash at the end of a line, or \"\"\" around the text make several lines.
+Ctrl-C stops an answer, Ctrl-D leaves. Begin a message with a space to send text that looks like a command."""
+
+
+class LeaveError(Exception):
+    """The person has asked to leave."""
+
+
+class Conversation:
+    """The messages so far and how the next one is sampled."""
+
+    def __init__(self, sampling: SamplingParams, system: str | None = None) -> None:
+        self.sampling = sampling
+        self.messages: list[Message] = []
+        if system:
+            self._set_system(system)
+
+    def command(self, line: str) -> str | None:
+        """Run a command and return what it has to say; None if the line is a message for the model.
+
+        Raises ChatGLM3Error for a command that cannot be done, OSError for a file, LeaveError to leave.
+        """
+        bare = {"clear": "/clear", "stop": "/exit"}.get(line.strip(), line)
+        if not (found := re.fullmatch(r"/([a-z]*)(?:\s+(.*?))?\s*", bare, re.DOTALL)):
+            return None
+        name, argument = found[1], found[2] or ""
+        if name not in COMMANDS:
+            known = did_you_mean(name, COMMANDS).replace("'", "'/", 1)
+            raise ChatGLM3Error(f"there is no command /{name}{known}; /help lists them")
+        return COMMANDS[name].run(self, argument)
+
+    def _help(self, _: str) -> str:
+        width = max(len(command.usage) for command in COMMANDS.values())
+        lines = [f"{command.usage:<{width}}  {command.help}" for command in COMMANDS.values()]
+        return "\n".join([*lines, "", KEYS])
+
+    def _system(self, text: str) -> str:
+        if text:
+            self._set_system("" if text == '""' else text)
+        system = self.messages[0].content if self._has_system() else None
+        return f"system prompt: {system}" if system else "there is no system prompt"
+
+    def _set(self, words: str) -> str:
+        name, _, value = words.replace("=", " ").partition(" ")
+        if name:
+            self.sampling = self.sampling.replace(**{name: parse_parameter(name, value.strip())})
+        shown = [name] if name else list(SAMPLING)
+        return "\n".join(f"{name} = {getattr(self.sampling, name)}" for name in shown)
+
+    def _save(self, file: str) -> str:
+        path = _path(file, "/save FILE")
+        text = json.dumps([message.to_dict() for message in self.messages], ensure_ascii=False, indent=2)
+        path.write_text(text + "\n", encoding="utf-8")
+        return f"{len(self.messages)} messages saved to {path}"
+
+    def _load(self, file: str) -> str:
+        path = _path(file, "/load FILE")
+        try:
+            entries = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise InvalidMessageError(f"{path} is not JSON ({error})") from None
+        if not isinstance(entries, list):
+            raise InvalidMessageError(f"{path} must hold a list of messages, as /save writes it")
+        self.messages = conversation(entries)
+        return f"{len(self.messages)} messages loaded from {path}"
+
+    def _clear(self, _: str) -> str:
+        self.messages = self.messages[:1] if self._has_system() else []
+        return "the conversation starts afresh"
+
+    def _exit(self, _: str) -> str:
+        raise LeaveError
+
+    def _has_system(self) -> bool:
+        return bool(self.messages) and self.messages[0].role == "system"
+
+    def _set_system(self, text: str) -> None:
+        rest = self.messages[1:] if self._has_system() else self.messages
+        self.messages = [Message("system", text), *rest] if text else list(rest)
+
+
+@dataclasses.dataclass(frozen=True)
+class Command:
+    """What is typed, what it does, and the code that does it."""
+
+    usage: str
+    help: str
+    run: Callable[[Conversation, str], str]
+
+
+COMMANDS = {
+    "help": Command("/help", "this list", Conversation._help),
+    "system": Command("/system TEXT", 'set the system prompt; "" removes it', Conversation._system),
+    "set": Command("/set NAME VALUE", "change a sampling parameter; /set alone shows all", Conversation._set),
+    "save": Command("/save FILE", "write the conversation as JSON", Conversation._save),
+    "load": Command("/load FILE", "go on with a saved conversation", Conversation._load),
+    "clear": Command("/clear, clear", "forget the conversation, keep the system prompt", Conversation._clear),
+    "exit": Command("/exit, stop", "leave", Conversation._exit),
+}
+
+
+def _path(file: str, usage: str) -> Path:
+    if not file:
+        raise ChatGLM3Error(f"name a file: {usage}")
+    return Path(file).expanduser()
