@@ -259,7 +259,7 @@ class Engine:
         for token in prompt:
             if type(token) is not int or not 0 <= token < vocab_size:
                 raise InvalidParameterError(
-                    f"the prompt holds {token!r}, but this model's ids are integers from 0 to {vocab_size - 1}"
+                    f"the prompt has {token!r}, but this model's ids are integers from 0 to {vocab_size - 1}"
                 )
         if len(prompt) > self.max_context:
             reason = (
