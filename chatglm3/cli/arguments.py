@@ -51,6 +51,17 @@ def describe(error: Exception | str) -> str:
     return " ".join(message.split())
 
 
+def size(count: float) -> str:
+    """A number of bytes, as people say it: `12.5 GB`."""
+    for unit in ("bytes", "kB", "MB"):
+        if count < 1000:
+            break
+        count /= 1000
+    else:
+        unit = "GB"
+    return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.1f} {unit}"
+
+
 class Parameter(NamedTuple):
     """A sampling parameter that a person sets by name, as a flag or with /set."""
 
