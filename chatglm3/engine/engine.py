@@ -113,9 +113,12 @@ class Engine:
             max_sequences=max_sequences,
             max_entries=prefix_length + self.max_context,
         )
+        cache = KVCache(config, num_blocks, block_size, dtype, device)
+        self.cache_bytes = cache.nbytes
+        """Memory that the keys and values take."""
         self._runner = Runner(
             model,
-            KVCache(config, num_blocks, block_size, dtype, device),
+            cache,
             self._scheduler.block_tables,
             max_batch_tokens=max_batch_tokens,
             valid_vocab=valid_vocab,

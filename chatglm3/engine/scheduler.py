@@ -55,7 +55,7 @@ class Scheduler:
         self.prefix_hits = 0
         """Those of them that were found in the cache."""
         self._free_rows = list(range(max_sequences - 1, -1, -1))
-        self._steps = 0
+        self._turns = 0
         self._refused: tuple[Sequence, int] | None = None
 
     def add(self, sequence: Sequence) -> None:
@@ -72,7 +72,6 @@ class Scheduler:
 
     def next_batch(self) -> list[Chunk]:
         """The chunks of the next step: decodes, then prompts. Not empty while any sequence is left."""
-        self._steps += 1
         preemptions = self.preemptions
         batch = []
         for sequence in tuple(self.running):
@@ -121,7 +120,8 @@ class Scheduler:
             extra = min(sequence.remaining - share, most, budget)
             if extra:
                 shares[sequence] = share + extra
-                sequence.last_served = self._steps
+                self._turns += 1
+                sequence.last_served = self._turns
             return budget - extra
 
         # A newcomer first: however many long prompts are under way, a short one starts at once.

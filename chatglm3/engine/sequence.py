@@ -59,7 +59,7 @@ class Sequence:
         self.link: Link = None
         """Names the content of the registered blocks."""
         self.last_served = -1
-        """The step in which a part of the prompt was last computed."""
+        """Orders prompts by whose turn it is."""
 
     @property
     def order(self) -> tuple[int, int]:

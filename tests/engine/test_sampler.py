@@ -46,7 +46,7 @@ def distribution(logits, params):
 
 
 def sweep(logits, params, draws=400):
-    """Sample one row with evenly spread uniform numbers: shares of tokens are probabilities up to 1 / draws."""
+    """Sample one row with evenly spread numbers: shares of tokens are probabilities, up to 1 / draws."""
     sampler = Sampler(len(logits), CPU)
     states = [Fixed(params, len(logits), (i + 0.5) / draws) for i in range(draws)]
     tokens = [s.token for s in sampler.sample(logits.expand(draws, -1).clone(), states)]
