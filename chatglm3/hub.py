@@ -20,8 +20,12 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from chatglm3.errors import CheckpointError, ModelNotFoundError
+
+if TYPE_CHECKING:
+    from huggingface_hub.errors import HfHubHTTPError
 
 EMBEDDED = {"nano": Path(__file__).parent / "models" / "nano"}
 
@@ -58,7 +62,7 @@ def resolve(
     if spelled.startswith(_MODELSCOPE_PREFIX):
         return _from_modelscope(spelled.removeprefix(_MODELSCOPE_PREFIX), revision, token, offline, weights)
     path = Path(spelled).expanduser()
-    if path.is_dir():
+    if spelled and path.is_dir():
         return path
     if path.is_file():
         raise ModelNotFoundError(f"{path} is a file; give the folder that holds it: {path.parent}")
@@ -73,8 +77,10 @@ def resolve(
 
 def _suggestion(path: Path) -> str:
     """Names near to a mistyped one, from its folder and from the names known here."""
-    beside = [str(path.with_name(p.name)) for p in path.parent.iterdir()] if path.parent.is_dir() else []
-    near = difflib.get_close_matches(str(path), [*beside, *EMBEDDED, *_SHORT_NAMES], n=3, cutoff=0.75)
+    beside = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
+    near = difflib.get_close_matches(path.name, beside, cutoff=0.75)
+    near = [str(path.with_name(name)) for name in near]
+    near += difflib.get_close_matches(str(path), [*EMBEDDED, *_SHORT_NAMES], cutoff=0.75)
     return f" (did you mean {' or '.join(near)}?)" if near else ""
 
 
@@ -120,33 +126,34 @@ def _from_hugging_face(
             )
     except errors.HFValidationError as error:
         problem = f"this is no valid name ({error})"
-    except errors.LocalEntryNotFoundError:
+    except errors.LocalEntryNotFoundError as error:
         if offline or constants.HF_HUB_OFFLINE:
             problem = (
                 "it is not, or not wholly, in the cache, and offline mode forbids the network; "
-                f"unset HF_HUB_OFFLINE, or copy its folder here (cache: {constants.HF_HUB_CACHE})"
+                f"unset HF_HUB_OFFLINE, or give a folder that holds it (cache: {constants.HF_HUB_CACHE})"
             )
+        elif isinstance(error.__cause__, errors.HfHubHTTPError):
+            problem = _status_problem(error.__cause__)
         else:
             problem = (
                 f"{constants.ENDPOINT} cannot be reached; check the network, name a mirror in HF_ENDPOINT, "
                 "or try 'nano', which needs none"
             )
     except errors.HfHubHTTPError as error:
-        status = error.response.status_code
-        if status in (401, 403):
-            problem = (
-                f"{constants.ENDPOINT} refused the token ({status}); `hf auth login` again or mend HF_TOKEN"
-            )
-        else:
-            problem = (
-                f"{constants.ENDPOINT} answered {status}; try again later, or name a mirror in HF_ENDPOINT"
-            )
+        problem = _status_problem(error)
     except Exception as error:
         # The library has changed its HTTP client twice; each raises errors of its own for a lost connection.
         problem = (
             f"the download broke off ({type(error).__name__}: {_first_line(error)}); run it again to resume"
         )
     raise ModelNotFoundError(f"{name}: {problem}")
+
+
+def _status_problem(error: HfHubHTTPError) -> str:
+    status, site = error.response.status_code, error.response.url
+    if status in (401, 403):
+        return f"{site} refused the token ({status}); `hf auth login` again or mend HF_TOKEN"
+    return f"{site} answered {status}; try again later, or name a mirror in HF_ENDPOINT"
 
 
 def _from_modelscope(
@@ -194,12 +201,9 @@ def check_folder(folder: str | Path) -> None:
     pointer instead of its content.
     """
     folder = Path(folder)
-    for name in ("config.json", "tokenizer.model"):
-        if not (folder / name).is_file():
-            raise CheckpointError(
-                f"{folder} has no {name}; a checkpoint folder needs it: copy or download it again"
-            )
-        _refuse_lfs_pointer(folder / name)
+    for path in map(folder.joinpath, _METADATA):
+        if path.is_file():
+            _refuse_lfs_pointer(path)
     for path in weight_files(folder):
         _refuse_lfs_pointer(path)
         if path.suffix == ".safetensors":
