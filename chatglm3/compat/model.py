@@ -147,7 +147,7 @@ class ChatGLMForConditionalGeneration:
     ) -> CausalLMOutput:
         """Logits of tokens [batch, length], and the loss of labels [batch, length] (-100: not scored)."""
         logits = score(self.runtime.model, self.runtime.prefix, input_ids, attention_mask, position_ids)
-        return CausalLMOutput(logits, None if labels is None else loss_of(logits, labels))
+        return CausalLMOutput(logits, None if labels is None else loss_of(logits, labels, attention_mask))
 
     @torch.no_grad()
     def generate(

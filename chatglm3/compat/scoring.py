@@ -73,16 +73,20 @@ def score(
     return logits
 
 
-def loss_of(logits: Tensor, labels: Tensor) -> Tensor:
+def loss_of(logits: Tensor, labels: Tensor, attention_mask: Tensor | None) -> Tensor:
     """Mean negative log-likelihood of labels [B, L], each predicted from the tokens before it.
 
-    A label of -100 is not scored. Where none is left the loss is 0 (the published code returned NaN).
+    Not scored are labels of -100 and those that follow a masked token, which predicts nothing (the published
+    code let padding predict the first token). Where no label is left the loss is 0 (there: NaN).
     """
     if labels.shape != logits.shape[:2]:
         raise InvalidParameterError(
             f"labels has shape {tuple(labels.shape)}, but input_ids has {tuple(logits.shape[:2])}"
         )
-    targets = labels[:, 1:].to(logits.device).flatten()
+    targets = labels[:, 1:]
+    if attention_mask is not None:
+        targets = targets.masked_fill(attention_mask[:, :-1] == 0, IGNORED)
+    targets = targets.to(logits.device).flatten()
     total = F.cross_entropy(logits[:, :-1].flatten(0, 1), targets, ignore_index=IGNORED, reduction="sum")
     return total / (targets != IGNORED).sum().clamp(min=1)
 
