@@ -251,10 +251,8 @@ class ModelConfig:
     def _to_glm(self) -> dict[str, Any]:
         if self.norm != "rmsnorm" or self.linear_bias or self.residual_after_norm or not self.final_norm:
             raise ConfigError("config: the Glm layout has RMSNorm, a final norm and bias on q, k, v only")
-        if self.prefix_length or self.quantization_bit:
-            raise ConfigError(
-                "config: the Glm layout holds neither a P-Tuning prefix nor published quantized weights"
-            )
+        if self.prefix_length or self.quantization_bit or self.quantization:
+            raise ConfigError("config: the Glm layout holds neither a P-Tuning prefix nor quantized weights")
         return {
             "model_type": "glm",
             "architectures": ["GlmForCausalLM"],

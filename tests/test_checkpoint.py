@@ -57,7 +57,7 @@ def save_bin(model: ChatGLMModel, folder: Path, shards: int) -> None:
     tensors = [part for name, tensor in model.state_dict().items() for part in table.split(name, tensor)]
     tensors.append(("transformer.rotary_pos_emb.inv_freq", torch.ones(4)))
     folder.mkdir(exist_ok=True)
-    weight_map = {}
+    weight_map: dict[str, str] = {}
     for i in range(shards):
         file = f"pytorch_model-{i + 1:05d}-of-{shards:05d}.bin" if shards > 1 else "pytorch_model.bin"
         torch.save(dict(tensors[i::shards]), folder / file)

@@ -39,18 +39,29 @@ def save_model(
     folder.mkdir(parents=True, exist_ok=True)
     if has_weights(folder):
         raise CheckpointError(f"{folder} holds weights already; give an empty folder")
-    if layout == "glm" and config.quantization:
-        raise CheckpointError(
-            "quantized weights are written in the ChatGLM layout only; the Glm layout has none"
-        )
-    config.to_dict(layout)  # raises for options that the layout cannot express, before anything is written
-    pairs = _weights_of(weights) if isinstance(weights, ChatGLMModel) else weights
+    config.to_dict(layout)  # raises for what the layout cannot express, before anything is written
+    shards = _ShardWriter(folder, shard_bytes)
+    try:
+        dtype = _write(weights, config, layout, shards)
+    except BaseException:
+        shards.discard()
+        raise
+    shards.finish()
+    text = json.dumps(replace(config, dtype=dtype).to_dict(layout), indent=2, ensure_ascii=False)
+    (folder / "config.json").write_text(text + "\n", encoding="utf-8")
+
+
+def _write(
+    weights: ChatGLMModel | Iterable[tuple[str, Tensor]],
+    config: ModelConfig,
+    layout: Layout,
+    shards: _ShardWriter,
+) -> str:
+    """Hand every tensor to the shards, checked against the config; returns the dtype of the plain ones."""
     table = NameTable(config, layout)
     expected = {name: tensor.shape for name, tensor in empty_model(config).state_dict().items()}
-
-    shards = _ShardWriter(folder, shard_bytes)
     dtype = config.dtype
-    for name, tensor in pairs:
+    for name, tensor in _weights_of(weights) if isinstance(weights, ChatGLMModel) else weights:
         if name not in expected or expected[name] != tensor.shape:
             wanted = f"the config makes it {list(expected[name])}" if name in expected else "there is none"
             raise CheckpointError(f"{name} {list(tensor.shape)} cannot be saved: {wanted}")
@@ -61,9 +72,7 @@ def save_model(
             shards.add(stored_name, part)
     if expected:
         raise CheckpointError(f"{len(expected)} tensors were not given, {next(iter(expected))} among them")
-    shards.finish()
-    text = json.dumps(replace(config, dtype=dtype).to_dict(layout), indent=2, ensure_ascii=False)
-    (folder / "config.json").write_text(text + "\n", encoding="utf-8")
+    return dtype
 
 
 def _weights_of(model: ChatGLMModel) -> Iterator[tuple[str, Tensor]]:
@@ -103,6 +112,11 @@ class _ShardWriter:
             weight_map |= dict.fromkeys(names, file)
         index = {"metadata": {"total_size": self.total}, "weight_map": dict(sorted(weight_map.items()))}
         (self.folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2) + "\n")
+
+    def discard(self) -> None:
+        """Remove what was written."""
+        for number in range(len(self.written)):
+            self._partial(number).unlink(missing_ok=True)
 
     def _write(self) -> None:
         save_file(self.pending, self._partial(len(self.written)), metadata={"format": "pt"})
