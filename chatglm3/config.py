@@ -84,8 +84,8 @@ class ModelConfig:
             raise ConfigError(
                 f"config: quantization_bit is {self.quantization_bit}; published layouts have 4 or 8"
             )
-        if self.prefix_length < 0:
-            raise ConfigError(f"config: pre_seq_len is {self.prefix_length}; it cannot be negative")
+        if not isinstance(self.prefix_length, int) or self.prefix_length < 0:
+            raise ConfigError(f"config: pre_seq_len is {self.prefix_length!r}; it is a number of tokens")
 
     @property
     def rotary_dim(self) -> int:
@@ -152,22 +152,22 @@ class ModelConfig:
     def _from_chatglm(cls, data: dict[str, Any]) -> ModelConfig:
         if "add_bias_linear" not in data and "position_encoding_2d" in data:
             raise ConfigError("config: this is ChatGLM-6B (the first generation), a different network")
-        heads = _require(data, "num_attention_heads")
-        hidden = _require(data, "hidden_size")
+        heads = _size(data, "num_attention_heads")
+        hidden = _size(data, "hidden_size")
         # Without multi-query attention every query head has a key/value head of its own.
         multi_query = data.get("multi_query_attention", False)
         kv_heads = data.get("multi_query_group_num", 1) if multi_query else heads
         return cls(
-            num_layers=_require(data, "num_layers"),
+            num_layers=_size(data, "num_layers"),
             hidden_size=hidden,
             num_heads=heads,
             num_kv_heads=kv_heads,
-            head_dim=data["kv_channels"] if "kv_channels" in data else hidden // heads,
-            ffn_hidden_size=_require(data, "ffn_hidden_size"),
-            vocab_size=_require(data, "padded_vocab_size"),
-            max_seq_len=_require(data, "seq_length"),
-            rope_theta=ROPE_BASE * data.get("rope_ratio", 1),
-            norm_eps=data.get("layernorm_epsilon", 1e-5),
+            head_dim=_size(data, "kv_channels") if "kv_channels" in data else hidden // heads,
+            ffn_hidden_size=_size(data, "ffn_hidden_size"),
+            vocab_size=_size(data, "padded_vocab_size"),
+            max_seq_len=_size(data, "seq_length"),
+            rope_theta=ROPE_BASE * _number(data, "rope_ratio", 1),
+            norm_eps=_number(data, "layernorm_epsilon", 1e-5),
             norm="rmsnorm" if data.get("rmsnorm", True) else "layernorm",
             final_norm=data.get("post_layer_norm", True),
             residual_after_norm=data.get("apply_residual_connection_post_layernorm", False),
@@ -182,29 +182,31 @@ class ModelConfig:
 
     @classmethod
     def _from_glm(cls, data: dict[str, Any]) -> ModelConfig:
-        heads = _require(data, "num_attention_heads")
-        hidden = _require(data, "hidden_size")
+        heads = _size(data, "num_attention_heads")
+        hidden = _size(data, "hidden_size")
         rope = data.get("rope_parameters") or {}  # transformers 5 nests what version 4 kept at the top
         rotary = rope.get("partial_rotary_factor", data.get("partial_rotary_factor", 0.5))
         if rotary != 0.5:
             raise ConfigError(
                 f"config: partial_rotary_factor is {rotary}; this architecture rotates half of each head"
             )
+        if rope.get("rope_type", "default") != "default":
+            raise ConfigError(f"config: rope_type is {rope['rope_type']!r}; this architecture has 'default'")
         if data.get("tie_word_embeddings"):
             raise ConfigError("config: tie_word_embeddings is true; ChatGLM3 has a separate output layer")
         if data.get("hidden_act", "silu") != "silu":
             raise ConfigError(f"config: hidden_act is {data['hidden_act']!r}; this architecture has 'silu'")
         return cls(
-            num_layers=_require(data, "num_hidden_layers"),
+            num_layers=_size(data, "num_hidden_layers"),
             hidden_size=hidden,
             num_heads=heads,
             num_kv_heads=data.get("num_key_value_heads") or heads,
             head_dim=data.get("head_dim") or hidden // heads,
-            ffn_hidden_size=_require(data, "intermediate_size"),
-            vocab_size=_require(data, "vocab_size"),
-            max_seq_len=_require(data, "max_position_embeddings"),
-            rope_theta=float(rope.get("rope_theta", data.get("rope_theta", ROPE_BASE))),
-            norm_eps=data.get("rms_norm_eps", 1e-5),
+            ffn_hidden_size=_size(data, "intermediate_size"),
+            vocab_size=_size(data, "vocab_size"),
+            max_seq_len=_size(data, "max_position_embeddings"),
+            rope_theta=_number({**data, **rope}, "rope_theta", ROPE_BASE),
+            norm_eps=_number(data, "rms_norm_eps", 1e-5),
             qkv_bias=data.get("attention_bias", True),
             **_common(data),
         )
@@ -293,17 +295,29 @@ class ModelConfig:
         return data
 
 
-def _require(data: dict[str, Any], key: str) -> Any:
+def _size(data: dict[str, Any], key: str) -> int:
     if key not in data:
         raise ConfigError(
             f"config: {key!r} is missing; this is not a complete config.json of this architecture"
         )
-    return data[key]
+    value = data[key]
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ConfigError(f"config: {key} is {value!r}, but must be a positive integer")
+    return value
+
+
+def _number(data: dict[str, Any], key: str, default: float) -> float:
+    value = data.get(key, default)
+    if not isinstance(value, int | float) or isinstance(value, bool) or not value > 0:
+        raise ConfigError(f"config: {key} is {value!r}, but must be a positive number")
+    return float(value)
 
 
 def _common(data: dict[str, Any]) -> dict[str, Any]:
     """The keys that both layouts spell alike."""
-    eos = data.get("eos_token_id", 2)
+    eos = data.get("eos_token_id")
+    if eos is None:
+        eos = 2
     found: dict[str, Any] = {
         "eos_token_ids": tuple(eos) if isinstance(eos, list) else (eos,),
         "pad_token_id": data.get("pad_token_id") or 0,

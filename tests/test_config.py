@@ -10,7 +10,7 @@ import pytest
 
 from chatglm3.config import Layout, ModelConfig
 from chatglm3.errors import ConfigError
-from tests.tiny import tiny_config
+from tests.tiny import tiny_config, tiny_model
 
 CHATGLM3_6B: dict[str, Any] = {
     "model_type": "chatglm",
@@ -117,6 +117,10 @@ def test_from_folder(tmp_path: Path, layout: Layout) -> None:
         ({"model_type": None}, "None"),
         ({"num_layers": 0}, "num_layers is 0"),
         ({"num_layers": "28"}, "num_layers is '28'"),
+        ({"num_attention_heads": 0}, "num_attention_heads is 0"),
+        ({"rope_ratio": "50"}, "rope_ratio is '50'"),
+        ({"layernorm_epsilon": 0}, "layernorm_epsilon is 0"),
+        ({"pre_seq_len": "128"}, "pre_seq_len is '128'"),
         ({"multi_query_group_num": 3}, "3 key/value heads"),
         ({"kv_channels": 6}, "head_dim is 6"),
         ({"quantization_bit": 3}, "quantization_bit is 3"),
@@ -128,6 +132,31 @@ def test_from_folder(tmp_path: Path, layout: Layout) -> None:
 def test_bad_values_are_named(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         ModelConfig.from_dict(CHATGLM3_6B | changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4}}, "yarn"),
+        ({"partial_rotary_factor": 1.0, "rope_parameters": {}}, "partial_rotary_factor is 1.0"),
+        ({"tie_word_embeddings": True}, "tie_word_embeddings"),
+        ({"hidden_act": "gelu"}, "gelu"),
+    ],
+    ids=str,
+)
+def test_what_glm_can_be_and_this_network_cannot(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        ModelConfig.from_dict(tiny_config().to_dict("glm") | changes)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"norm": "layernorm", "linear_bias": True}, {"qkv_bias": False, "final_norm": False}],
+    ids=str,
+)
+def test_parameters_are_counted(options: dict[str, Any]) -> None:
+    config = tiny_config(**options)
+    assert config.num_parameters == sum(p.numel() for p in tiny_model(config).parameters())
 
 
 @pytest.mark.parametrize("key", ["num_layers", "hidden_size", "padded_vocab_size", "seq_length"])
