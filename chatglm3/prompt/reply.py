@@ -130,37 +130,39 @@ class ReplyParser:
     def _begin_message(self) -> None:
         self._raw: list[str] = []
         self._head = ""  # the first line and a little more, until it is clear what the message is
-        self._body: _Text | _Call | _Code | None = None
+        self._body: _Body | None = None
 
     def _decide(self, *, last: bool) -> list[Event]:
-        """Choose the body as soon as no continuation could change the choice."""
-        line, newline, rest = self._head.partition("\n")
-        name = line.strip()
-        is_line_complete = newline or last or len(line) > self._longest_line
-        if not is_line_complete and self._may_become_name(name):
+        """Begin the body, if it is clear which it is."""
+        self._body = self._choose_body(last)
+        if self._body is None:
             return []
-        events: list[Event] = []
-        if not newline or len(line) > self._longest_line or not self._may_be_name(name):
-            self._body, rest = _Text(self._draft), self._head
-        elif name == INTERPRETER and self._interpreter and name not in self._names:
-            self._body = _Code(self._draft)
-            events.append(CallBegin(self._body.index, name, is_code=True))
-        elif name in self._names or _CALL.match(rest[:_CALL_WINDOW]):
-            self._body = _Call(self._draft, name)
-            events.append(CallBegin(self._body.index, name))
-        elif not last and len(rest) < _CALL_WINDOW and FENCE.startswith(rest.lstrip()[: len(FENCE)]):
-            return []
-        else:
-            self._body, rest = _Text(self._draft), self._head
-        return events + self._body.feed(rest)
+        is_text = isinstance(self._body, _Text)
+        content = self._head if is_text else self._head.partition("\n")[2]
+        return [*self._body.begin(), *self._body.feed(content)]
 
-    def _may_be_name(self, name: str) -> bool:
-        return name in self._names or _NAME.fullmatch(name) is not None
+    def _choose_body(self, last: bool) -> _Body | None:
+        """What the head begins; None as long as more text could still change it."""
+        line, newline, content = self._head.partition("\n")
+        name = line.strip()
+        if len(line) > self._longest_line:
+            return _Text(self._draft)
+        if not newline:
+            return None if self._may_become_name(name) and not last else _Text(self._draft)
+        if name in self._names:
+            return _Call(self._draft, name)
+        if name == INTERPRETER and self._interpreter:
+            return _Code(self._draft)
+        if not _NAME.fullmatch(name):
+            return _Text(self._draft)
+        content = content[:_CALL_WINDOW]
+        if _CALL.match(content):
+            return _Call(self._draft, name)
+        may_become_call = len(content) < _CALL_WINDOW and FENCE.startswith(content.lstrip()[: len(FENCE)])
+        return None if may_become_call and not last else _Text(self._draft)
 
     def _may_become_name(self, start: str) -> bool:
-        return _NAME.fullmatch(start) is not None or any(
-            name.startswith(start) for name in {"", *self._names}
-        )
+        return not start or bool(_NAME.fullmatch(start)) or any(n.startswith(start) for n in self._names)
 
 
 class ReplyDecoder:
@@ -260,6 +262,9 @@ class _Text:
         self._begun = False
         self._space: list[str] = []
 
+    def begin(self) -> list[Event]:
+        return []
+
     def feed(self, text: str) -> list[Event]:
         if not self._begun:
             text = text.lstrip()
@@ -283,10 +288,13 @@ class _Call:
     def __init__(self, draft: _Draft, name: str) -> None:
         self._draft = draft
         self._name = name
-        self.index = draft.next_index()
+        self._index = draft.next_index()
+
+    def begin(self) -> list[Event]:
+        return [CallBegin(self._index, self._name)]
 
     def feed(self, text: str) -> list[Event]:
-        return [CallDelta(self.index, text)] if text else []
+        return [CallDelta(self._index, text)] if text else []
 
     def finish(self, raw: str) -> list[Event]:
         content = raw.partition("\n")[2].strip()
@@ -296,9 +304,9 @@ class _Call:
         except CallSyntaxError as error:
             problem = f"the call to {self._name} cannot be read: {error}"
             self._draft.problems.append(problem)
-            return [CallEnd(self.index, problem=problem), self._draft.say(raw.strip(), begins=True)]
+            return [CallEnd(self._index, problem=problem), self._draft.say(raw.strip(), begins=True)]
         self._draft.calls.append(call)
-        return [CallEnd(self.index, call=call)]
+        return [CallEnd(self._index, call=call)]
 
 
 class _Code:
@@ -308,7 +316,10 @@ class _Code:
         self._draft = draft
         self._reader = FencedCode()
         self._code: list[str] = []
-        self.index = draft.next_index()
+        self._index = draft.next_index()
+
+    def begin(self) -> list[Event]:
+        return [CallBegin(self._index, INTERPRETER, is_code=True)]
 
     def feed(self, text: str) -> list[Event]:
         return self._emit(self._reader.feed(text))
@@ -320,8 +331,11 @@ class _Code:
             Message("assistant", raw.partition("\n")[2].strip(), metadata=INTERPRETER)
         )
         self._draft.code.append(code)
-        return [*events, CallEnd(self.index, code=code)]
+        return [*events, CallEnd(self._index, code=code)]
 
     def _emit(self, code: str) -> list[Event]:
         self._code.append(code)
-        return [CallDelta(self.index, code)] if code else []
+        return [CallDelta(self._index, code)] if code else []
+
+
+_Body = _Text | _Call | _Code
