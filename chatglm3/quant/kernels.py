@@ -35,16 +35,27 @@ def pack(scheme: Scheme, tensors: PlainTensors, columns: int, dtype: torch.dtype
 
     None where that is the reference, which reads the plain tensors.
     """
-    qweight = tensors["qweight"]
-    if (
-        isinstance(scheme, Groupwise)
-        and scheme.bits == 4
-        and qweight.device.type == "cpu"
-        and dtype == torch.bfloat16
-        and len(qweight) % Int4PackCPU.ROW_MULTIPLE == 0
+    if isinstance(scheme, Groupwise) and _fits_int4pack(
+        scheme, tensors, tensors["qweight"].device.type, dtype
     ):
         return Int4PackCPU(scheme, tensors, columns)
     return None
+
+
+def packed_overhead(scheme: Scheme, tensors: PlainTensors, device: str, dtype: torch.dtype) -> int:
+    """Bytes that `pack` on `device` ("cpu", "cuda", "mps") needs beyond those of the plain tensors."""
+    # PyTorch's kernel reads a zero point beside each scale.
+    packs = isinstance(scheme, Groupwise) and _fits_int4pack(scheme, tensors, device, dtype)
+    return tensors["scales"].nbytes if packs else 0
+
+
+def _fits_int4pack(scheme: Groupwise, tensors: PlainTensors, device: str, dtype: torch.dtype) -> bool:
+    return (
+        scheme.bits == 4
+        and device == "cpu"
+        and dtype == torch.bfloat16
+        and len(tensors["qweight"]) % Int4PackCPU.ROW_MULTIPLE == 0
+    )
 
 
 def reference_matmul(x: Tensor, scheme: Scheme, tensors: PlainTensors, columns: int) -> Tensor:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from chatglm3.errors import ConfigError, InvalidParameterError
 from chatglm3.quant.groupwise import Groupwise
+from chatglm3.quant.kernels import packed_overhead
 from chatglm3.quant.modules import QuantEmbedding, QuantizedWeight, QuantLinear
 from chatglm3.quant.per_row import PerRow
 from chatglm3.quant.scheme import Scheme
@@ -135,6 +136,12 @@ def prepare_model(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, QuantLinear):
             module.prepare()
+
+
+def packing_bytes(model: nn.Module, device: str) -> int:
+    """What packing the model's weights for `device` adds to their plain size."""
+    linears = [module for module in model.modules() if isinstance(module, QuantLinear)]
+    return sum(packed_overhead(linear.scheme, linear.plain(), device, linear.dtype) for linear in linears)
 
 
 def is_quantized(model: nn.Module) -> bool:

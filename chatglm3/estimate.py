@@ -1,0 +1,96 @@
+"""What a model will need, from its configuration alone: no weight is read, nothing is downloaded.
+
+Sizes are counted on the network built on PyTorch's meta device, so they are those of the modules that will
+run, not of a formula beside them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from chatglm3.checkpoint import empty_model, stored_tensors
+from chatglm3.config import ModelConfig
+from chatglm3.quant import QuantConfig, packing_bytes, quantize_structure
+
+FORMATS: dict[str, tuple[torch.dtype, str | None]] = {
+    "float32": (torch.float32, None),
+    "bfloat16": (torch.bfloat16, None),
+    "float16": (torch.float16, None),
+    "int8": (torch.bfloat16, "int8"),
+    "int4": (torch.bfloat16, "int4"),
+}
+"""Name -> (dtype of activations and cache, quantization scheme of the weights)."""
+
+_STEP_TOKENS = 512
+"""Tokens that one engine step computes by default."""
+
+_RUNTIME_BYTES = {"cpu": 400 << 20, "mps": 400 << 20, "cuda": 600 << 20}
+"""What Python and PyTorch take on a CPU, and a context with its libraries on a GPU; measured, rounded up."""
+
+
+@dataclass(frozen=True)
+class MemoryNeed:
+    """Bytes that a model takes on one device in one format, with a cache for `context` tokens."""
+
+    format: str
+    device: str
+    context: int
+    weights: int
+    """As the device's kernels hold them."""
+    cache: int
+    """Keys and values of `context` tokens."""
+    working: int
+    """Activations of one step, and what Python, PyTorch and the device's libraries take."""
+
+    @property
+    def total(self) -> int:
+        """Everything together."""
+        return self.weights + self.cache + self.working
+
+
+def parameter_count(config: ModelConfig) -> int:
+    """Weights of the network, norms and biases included, however they are stored."""
+    return sum(parameter.numel() for parameter in empty_model(_unquantized(config)).parameters())
+
+
+def stored_bytes(config: ModelConfig) -> int:
+    """Bytes of the checkpoint's tensors in the form that config.json names."""
+    return sum(tensor.nbytes for tensor in empty_model(config).state_dict().values())
+
+
+def disk_bytes(folder: str | Path) -> int:
+    """Bytes of the files that hold the weights. Raises CheckpointError where they are missing or damaged."""
+    paths = {tensor.path for tensor in stored_tensors(Path(folder)).values()}
+    return sum(path.stat().st_size for path in paths)
+
+
+def memory_need(config: ModelConfig, format: str, device: str, context: int) -> MemoryNeed:
+    """What running the model takes.
+
+    format: a key of `FORMATS`. device: "cpu", "cuda" or "mps". context: tokens of all running conversations
+    together, a prompt that several share counted once.
+    """
+    dtype, scheme = FORMATS[format]
+    model = empty_model(_unquantized(config)).to(dtype)
+    packing = 0
+    if scheme is not None:
+        quantize_structure(model, QuantConfig(scheme))
+        packing = packing_bytes(model, device)
+    tensors = [*model.parameters(), *model.buffers()]
+    # The widest moment of a step: both halves of the feed-forward network, their product, and the residual.
+    widest = _STEP_TOKENS * (2 * config.hidden_size + 4 * config.ffn_hidden_size) * dtype.itemsize
+    return MemoryNeed(
+        format=format,
+        device=device,
+        context=context,
+        weights=sum(tensor.nbytes for tensor in tensors) + packing,
+        cache=config.kv_values_per_token * (context + config.prefix_length) * dtype.itemsize,
+        working=widest + _RUNTIME_BYTES[device],
+    )
+
+
+def _unquantized(config: ModelConfig) -> ModelConfig:
+    return replace(config, quantization=None, quantization_bit=None)
