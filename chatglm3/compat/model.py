@@ -89,9 +89,16 @@ class ChatGLMForConditionalGeneration:
         """Dtype of the activations, and of the weights that are not quantized."""
         return self.runtime.placement.dtype
 
-    def to(self, *targets: str | int | torch.device | torch.dtype) -> ChatGLMForConditionalGeneration:
+    def to(
+        self,
+        *targets: str | int | torch.device | torch.dtype,
+        device: str | int | torch.device | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> ChatGLMForConditionalGeneration:
         """Change device, dtype or both, in place."""
-        for target in targets:
+        for target in (*targets, device, dtype):
+            if target is None:
+                continue
             if isinstance(target, torch.dtype):
                 self.runtime.place(dtype=loading.choose_dtype(target, self.device))
             else:

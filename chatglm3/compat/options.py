@@ -84,7 +84,7 @@ class GenerationOptions:
                 limit = DEFAULT_MAX_LENGTH
                 warnings.warn(
                     f"neither max_new_tokens nor max_length is given: stopping at {limit} tokens in all",
-                    stacklevel=3,
+                    stacklevel=2,
                 )
             if width >= limit:
                 raise PromptTooLongError(
