@@ -45,3 +45,10 @@ class DeviceError(ChatGLM3Error, RuntimeError):
 
 class GenerationError(ChatGLM3Error, RuntimeError):
     """An answer that broke off because the model's output was not usable."""
+
+
+class ToolError(ChatGLM3Error, ValueError):
+    """A tool that cannot be offered, or a source of tools that cannot be read.
+
+    Raised by a tool while it runs, its text is what the model is told.
+    """
