@@ -126,7 +126,7 @@ class _Padded:
     entries: Tensor
     """[B * L]: slots of their cache entries; past a sequence's end its last entry again."""
     mask: Tensor
-    """[B, 1, 1, L]: 0 where an entry is visible, -inf where it is padding."""
+    """[B, 1, 1, L], in the cache's dtype: 0 where an entry is visible, -inf where it is padding."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,7 +138,7 @@ class _Chunk:
     entries: Tensor | None
     """[L]: slots of the sequence's cache entries; None where the queries themselves are the whole context."""
     mask: Tensor | None
-    """[T, L]: 0 where a query sees an entry, else -inf; None where the queries are the whole context."""
+    """[T, L], in the cache's dtype: 0 where a query sees an entry, else -inf; None where `entries` is."""
 
 
 def attend(layer: int, q: Tensor, k: Tensor, v: Tensor, batch: AttentionBatch) -> Tensor:
@@ -163,7 +163,8 @@ def attend(layer: int, q: Tensor, k: Tensor, v: Tensor, batch: AttentionBatch) -
             if piece.entries is None:
                 out[span] = _attend_chunk(q[span], k[span], v[span], None)
             else:
-                seen_keys, seen_values = keys[piece.entries], values[piece.entries]
+                seen_keys = keys.index_select(0, piece.entries)
+                seen_values = values.index_select(0, piece.entries)
                 out[span] = _attend_chunk(q[span], seen_keys, seen_values, piece.mask)
     return out
 
@@ -177,8 +178,7 @@ def _attend_padded(q: Tensor, keys: Tensor, values: Tensor, piece: _Padded) -> T
     seen_values = values.index_select(0, piece.entries).view(shape).transpose(1, 2)
     # The heads that share a key/value head take the place of queries.
     grouped = q.reshape(sequences, kv_heads, heads // kv_heads, head_dim)
-    mask = piece.mask.to(q.dtype)
-    return F.scaled_dot_product_attention(grouped, seen_keys, seen_values, mask).reshape(q.shape)
+    return F.scaled_dot_product_attention(grouped, seen_keys, seen_values, piece.mask).reshape(q.shape)
 
 
 def _attend_chunk(q: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
@@ -190,7 +190,6 @@ def _attend_chunk(q: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) 
     grouped = q.view(length, kv_heads, group, head_dim).permute(1, 2, 0, 3)  # [kv, group, T, d]
     keys = keys.transpose(0, 1).unsqueeze(1).expand(-1, group, -1, -1)  # [kv, group, L, d]
     values = values.transpose(0, 1).unsqueeze(1).expand(-1, group, -1, -1)
-    mask = None if mask is None else mask.to(q.dtype)
     out = F.scaled_dot_product_attention(grouped, keys, values, mask, is_causal=mask is None)
     return out.permute(2, 0, 1, 3).reshape(length, heads, head_dim)
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
+import pickle
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -130,6 +132,18 @@ def test_a_pickle_that_holds_code_is_not_run(folder: Path, tmp_path: Path) -> No
     target = tmp_path / "owned"
     torch.save({NORM: torch.ones(48), "x": _Attack(target)}, folder / "pytorch_model.bin")
     refused(folder, "pytorch_model.bin", "code", "safetensors")
+    assert not target.exists()
+
+
+@pytest.mark.parametrize(
+    "save", [pickle.dump, functools.partial(torch.save, _use_new_zipfile_serialization=False)]
+)
+def test_a_plain_pickle_is_not_run(folder: Path, tmp_path: Path, save: Callable[..., None]) -> None:
+    (folder / SINGLE).unlink()
+    target = tmp_path / "owned"
+    with (folder / "pytorch_model.bin").open("wb") as file:
+        save({"x": _Attack(target)}, file)
+    refused(folder, "pytorch_model.bin", "pickle", "code", "safetensors")
     assert not target.exists()
 
 

@@ -103,7 +103,7 @@ def _weight_files(folder: Path) -> list[Path]:
 
 
 def _indexed_files(index: Path) -> list[Path]:
-    _refuse_pointer(index)
+    _check_start(index)
     try:
         weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
         names = sorted(set(weight_map.values()))
@@ -122,7 +122,7 @@ def _indexed_files(index: Path) -> list[Path]:
 
 
 def _tensors_of(path: Path) -> Iterator[StoredTensor]:
-    _refuse_pointer(path)
+    _check_start(path)
     with _errors_name(path):
         if path.suffix == ".safetensors":
             with safe_open(path, "pt") as file:
@@ -146,7 +146,7 @@ def _load_pickle(path: Path) -> dict[str, Tensor]:
     return loaded
 
 
-def _refuse_pointer(path: Path) -> None:
+def _check_start(path: Path) -> None:
     with path.open("rb") as file:
         start = file.read(40)
     if start.startswith(b"version https://git-lfs"):
@@ -155,6 +155,12 @@ def _refuse_pointer(path: Path) -> None:
         )
     if not start:
         raise CheckpointError(f"{path} is empty; {_AGAIN}")
+    if path.suffix == ".bin" and not start.startswith(b"PK"):
+        raise CheckpointError(
+            f"{path} was not loaded: it is no zip file, as PyTorch writes them since version 1.6. It is "
+            "damaged, or a plain pickle, which could hold code that runs when loaded. Take the checkpoint's "
+            "safetensors files, or save it again with a current PyTorch"
+        )
 
 
 @contextmanager
