@@ -15,7 +15,7 @@ from chatglm3.errors import ChatGLM3Error
 
 if TYPE_CHECKING:
     from chatglm3.chat import ChatGLM3, Done, Event, Usage
-    from chatglm3.compat import AutoModel, AutoModelForCausalLM, AutoTokenizer
+    from chatglm3.compat import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer
     from chatglm3.engine import GREEDY, SamplingParams
     from chatglm3.prompt import CallBegin, CallDelta, CallEnd, Message, TextDelta, ToolCall
 
@@ -23,7 +23,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "chat": ("ChatGLM3", "Done", "Event", "Usage"),
-    "compat": ("AutoModel", "AutoModelForCausalLM", "AutoTokenizer"),
+    "compat": ("AutoConfig", "AutoModel", "AutoModelForCausalLM", "AutoTokenizer"),
     "engine": ("GREEDY", "SamplingParams"),
     "prompt": ("CallBegin", "CallDelta", "CallEnd", "Message", "TextDelta", "ToolCall"),
 }
@@ -31,6 +31,7 @@ _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
     "GREEDY",
+    "AutoConfig",
     "AutoModel",
     "AutoModelForCausalLM",
     "AutoTokenizer",

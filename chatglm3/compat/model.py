@@ -229,7 +229,7 @@ class ChatGLMForConditionalGeneration:
         """
         prompt, read, reader = _prepare(tokenizer, query, history, role, options)
         (ids,) = answers(self.runtime, [prompt], len(prompt), read)
-        stop_id = ids.pop() if ids and ids[-1] in tokenizer.tokenizer.stop_ids else None
+        stop_id = ids.pop() if ids and ids[-1] in read.stop_ids(()) else None
         for token in ids:
             reader.add(token)
         return reader.finish(stop_id)
@@ -253,7 +253,7 @@ class ChatGLMForConditionalGeneration:
         _refuse_past(past_key_values)
         prompt, read, reader = _prepare(tokenizer, query, history, role, options)
         tokens = stream(self.runtime, [prompt], len(prompt), read)
-        items = _growing_reply(tokens, tokenizer.tokenizer.stop_ids, reader)
+        items = _growing_reply(tokens, read.stop_ids(()), reader)
         return ((*item, None) for item in items) if return_past_key_values else items
 
     def process_response(self, output: str, history: Sequence[Turn]) -> tuple[Response, History]:
@@ -287,7 +287,7 @@ def _growing(row: Tensor, tokens: Iterator[int]) -> Iterator[Tensor]:
 
 
 def _growing_reply(
-    tokens: Iterator[int], stop_ids: frozenset[int], reader: ReplyReader
+    tokens: Iterator[int], stop_ids: Sequence[int], reader: ReplyReader
 ) -> Iterator[tuple[Response, History]]:
     last, stop_id = None, None
     for token in tokens:

@@ -55,6 +55,9 @@ class GenerationOptions:
                     f"the logits processor {type(processor).__name__} cannot run here; "
                     "SamplingParams of chatglm3.ChatGLM3 has penalties and logit_bias"
                 )
+        for name in ("num_beams", "num_return_sequences"):
+            if getattr(read, name) < 1:
+                raise InvalidParameterError(f"{name} is {getattr(read, name)}, but must be at least 1")
         if read.num_beams > 1 and read.do_sample:
             raise InvalidParameterError(f"num_beams={read.num_beams} does not sample; pass do_sample=False")
         if read.num_beams > 1 and read.repetition_penalty != 1.0:

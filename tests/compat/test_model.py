@@ -366,6 +366,8 @@ def test_wrong_options(model: AutoModel, tokenizer: AutoTokenizer) -> None:
         ({"num_beams": 2, "do_sample": True}, "do_sample=False"),
         ({"num_beams": 2, "repetition_penalty": 1.1}, "repetition_penalty"),
         ({"num_return_sequences": 2}, "num_return_sequences"),
+        ({"num_return_sequences": 0}, "num_return_sequences"),
+        ({"num_beams": 0}, "num_beams"),
         ({"attention_mask": torch.tensor([[1, 1, 0, 1, 1]])}, "holes"),
         ({"attention_mask": torch.tensor([[1, 1, 1, 1, 0]])}, "left"),
         ({"position_ids": PROMPT}, "position_ids"),
