@@ -34,8 +34,8 @@ GROUP_SIZES = (32, 64, 128, 256)
 _INT4_RANGES = (7.4, 8.1, 8.8)
 """Codes that the largest weight of a group would get before clipping; more ranges gain less than 2 %."""
 
-_BLOCK = 1 << 18
-"""Weights quantized at a time: float32 temporaries of 1 MiB stay in a core's cache."""
+_BLOCK = 1 << 19
+"""Weights quantized at a time: float32 temporaries of 2 MiB stay in the caches of two cores."""
 
 _SMALLEST_SCALE = torch.finfo(torch.float32).tiny
 

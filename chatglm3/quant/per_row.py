@@ -51,11 +51,10 @@ class PerRow:
             scales = weight[block].abs().amax(1) / high
             if not scales.isfinite().all():
                 raise CheckpointError("a weight to be quantized holds inf or nan; the checkpoint is damaged")
-            # A row of zeros divides 0 by 0 in the published code and ends as zeros. The clamp changes nothing in
-            # float16; in bfloat16 a rounded scale would let 128 wrap around to -128.
-            codes = (
-                torch.round(weight[block] / scales[:, None]).nan_to_num_(0).clamp_(-high, high).to(torch.int8)
-            )
+            # A row of zeros divides 0 by 0 in the published code and ends as zeros. The clamp changes nothing
+            # in float16; in bfloat16 a rounded scale would let 128 wrap around to -128.
+            quotients = torch.round(weight[block] / scales[:, None]).nan_to_num_(0)
+            codes = quotients.clamp_(-high, high).to(torch.int8)
             plain["qweight"][block] = codes if self.bits == 8 else codes[:, ::2] << 4 | codes[:, 1::2] & 15
             plain["scales"][block] = scales
         return plain
