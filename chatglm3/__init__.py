@@ -14,18 +14,20 @@ from typing import TYPE_CHECKING, Any
 from chatglm3.errors import ChatGLM3Error
 
 if TYPE_CHECKING:
-    from chatglm3.chat import ChatGLM3, Done, Event, Usage
+    from chatglm3.chat import ChatGLM3, Done, Event, ToolImage, Usage
     from chatglm3.compat import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer
     from chatglm3.engine import GREEDY, SamplingParams
     from chatglm3.prompt import CallBegin, CallDelta, CallEnd, Message, TextDelta, ToolCall
+    from chatglm3.tools import McpServer, Tool, Toolbox, ToolResult, tool
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "chat": ("ChatGLM3", "Done", "Event", "Usage"),
+    "chat": ("ChatGLM3", "Done", "Event", "ToolImage", "Usage"),
     "compat": ("AutoConfig", "AutoModel", "AutoModelForCausalLM", "AutoTokenizer"),
     "engine": ("GREEDY", "SamplingParams"),
     "prompt": ("CallBegin", "CallDelta", "CallEnd", "Message", "TextDelta", "ToolCall"),
+    "tools": ("McpServer", "Tool", "ToolResult", "Toolbox", "tool"),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
@@ -42,11 +44,17 @@ __all__ = [
     "ChatGLM3Error",
     "Done",
     "Event",
+    "McpServer",
     "Message",
     "SamplingParams",
     "TextDelta",
+    "Tool",
     "ToolCall",
+    "ToolImage",
+    "ToolResult",
+    "Toolbox",
     "Usage",
+    "tool",
 ]
 
 

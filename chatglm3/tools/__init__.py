@@ -2,7 +2,7 @@
 
 from chatglm3.tools.mcp import McpServer
 from chatglm3.tools.output import Image, ToolOutput, ToolResult, cut
-from chatglm3.tools.tool import Tool, tool
+from chatglm3.tools.function import Tool, tool
 from chatglm3.tools.toolbox import Approve, Source, Toolbox
 
 __all__ = [

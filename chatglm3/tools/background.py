@@ -27,10 +27,11 @@ class Job(Generic[T]):
         self._task: asyncio.Task[T] | None = None
         loop.call_soon_threadsafe(self._start)
 
-    def cancel(self) -> None:
-        """Raise CancelledError in the coroutine."""
+    def cancel(self) -> concurrent.futures.Future[T]:
+        """Raise CancelledError in the coroutine; returns `future`, to wait for."""
         with contextlib.suppress(RuntimeError):  # the loop is closed
             self._loop.call_soon_threadsafe(self._cancel)
+        return self.future
 
     def _start(self) -> None:
         self._task = self._loop.create_task(self._coroutine)
@@ -43,6 +44,7 @@ class Job(Generic[T]):
     def _finish(self, task: asyncio.Task[T]) -> None:
         if task.cancelled():
             self.future.cancel()
+            self.future.set_running_or_notify_cancel()
         elif error := task.exception():
             self.future.set_exception(error)
         else:

@@ -12,7 +12,7 @@ from typing import Any
 
 from chatglm3.errors import ChatGLM3Error, ToolError
 from chatglm3.tools.mcp import McpServer
-from chatglm3.tools.tool import Tool
+from chatglm3.tools.function import Tool
 
 
 def from_name(name: str | Path) -> Sequence[Tool | McpServer]:

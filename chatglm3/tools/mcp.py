@@ -14,7 +14,7 @@ from typing import IO, Any
 from chatglm3.errors import ToolError
 from chatglm3.tools.background import GRACE, EventLoopThread
 from chatglm3.tools.output import Image, ToolOutput
-from chatglm3.tools.tool import Tool
+from chatglm3.tools.function import Tool
 
 _MOST_PAGES = 100  # of a server's list of tools
 
@@ -148,8 +148,8 @@ class McpConnection:
 
     async def _opened(self, ready: asyncio.Event) -> list[Tool]:
         """The server's tools, once it is there; its error, if it never is."""
-        session = asyncio.wrap_future(self._session.future)
-        waiting = asyncio.ensure_future(ready.wait())
+        session: asyncio.Future[Any] = asyncio.wrap_future(self._session.future)
+        waiting: asyncio.Future[Any] = asyncio.ensure_future(ready.wait())
         await asyncio.wait({session, waiting}, return_when=asyncio.FIRST_COMPLETED)
         if not ready.is_set():
             waiting.cancel()

@@ -1,4 +1,4 @@
-"""The signature of a Python function as the JSON schema that a model reads, and as a check of its arguments."""
+"""A Python function's signature as the JSON schema that a model reads, and as a check of its arguments."""
 
 from __future__ import annotations
 
@@ -224,5 +224,3 @@ def _references(schema: Any) -> Iterator[str]:
     elif isinstance(schema, list):
         for value in schema:
             yield from _references(value)
-
-

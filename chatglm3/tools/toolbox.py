@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import inspect
 import logging
 import queue
 import time
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeAlias
@@ -18,7 +19,7 @@ from chatglm3.prompt import INTERPRETER, ToolCall
 from chatglm3.tools.background import GRACE, EventLoopThread, Job, in_thread
 from chatglm3.tools.mcp import McpConnection, McpServer
 from chatglm3.tools.output import ToolOutput, ToolResult, cut, to_output
-from chatglm3.tools.tool import Tool, tool
+from chatglm3.tools.function import Tool, tool
 
 logger = logging.getLogger(__name__)
 
@@ -96,71 +97,77 @@ class Toolbox:
         """Whether any tool here has code."""
         return self.interpreter is not None or any(tool.function is not None for tool in self)
 
-    def answers(self, call: ToolCall) -> bool:
-        """Whether `run` gives an observation: not for tools that are definitions without code."""
-        found = self._find(call.name)
-        return found.function is not None if found else call.name != INTERPRETER
+    def answers(self, name: str) -> bool:
+        """Whether calls of this name are answered here: by running a tool, or by saying that there is none.
+
+        They are not if the tool is a definition without code, and if nothing here has code.
+        """
+        found = self._find(name)
+        return found.function is not None if found else self.runs_anything and name != INTERPRETER
 
     def call(self, call: ToolCall, *, approve: Approve | None = None) -> ToolResult:
         """Run one call and wait for its result. Never raises for what the tool does."""
         return next(self.run([call], approve=approve))
 
-    def run(self, calls: Sequence[ToolCall], *, approve: Approve | None = None) -> Iterator[ToolResult]:
+    def run(self, calls: Sequence[ToolCall], *, approve: Approve | None = None) -> Generator[ToolResult]:
         """Run all calls at once and yield each result as it comes; `index` is the place in `calls`.
 
         Whatever goes wrong is a result with `is_error`: a name that does not exist, arguments that do not
         fit, an exception, a timeout. Closing the iterator, or an exception such as KeyboardInterrupt while
         it waits, cancels what still runs: coroutines clean up, functions in threads are left to themselves.
         """
-        jobs: dict[int, Job[None]] = {}
-        finished: queue.SimpleQueue[ToolResult] = queue.SimpleQueue()
-        deadline = started = time.monotonic()
+        accepted: dict[int, Tool] = {}
+        for index, call in enumerate(calls):
+            found = self._find(call.name)
+            if found is None or found.function is None:
+                names = ", ".join(tool.name for tool in self) or "none"
+                text = f"Error: there is no tool {call.name!r}. The tools are: {names}"
+                yield ToolResult(index, call.name, call, text, is_error=True)
+            elif found.needs_approval and approve is not None and not approve(call):
+                text = "Error: the user does not allow this call. Do not try it again"
+                yield ToolResult(index, call.name, call, text, is_error=True)
+            else:
+                accepted[index] = found
+        yield from self._run(calls, accepted)
+
+    def _run(self, calls: Sequence[ToolCall], tools: Mapping[int, Tool]) -> Generator[ToolResult]:
+        """Run the calls for which there are tools."""
+        jobs: dict[int, Job[tuple[ToolOutput, float]]] = {}
+        finished: queue.SimpleQueue[int] = queue.SimpleQueue()
+        started = time.monotonic()
+        # Timeouts are kept by the event loop. This one is for a coroutine that blocks it, or ignores them.
+        deadline = started + GRACE + max((tool.timeout or self.timeout for tool in tools.values()), default=0)
         try:
-            for index, call in enumerate(calls):
-                found = self._find(call.name)
-                if found is None or found.function is None:
-                    yield self._no_such_tool(index, call)
-                elif found.needs_approval and approve is not None and not approve(call):
-                    refused = "Error: the user does not allow this call. Do not try it again"
-                    yield ToolResult(index, call.name, call, refused, is_error=True)
-                else:
-                    timeout = found.timeout or self.timeout
-                    deadline = max(deadline, time.monotonic() + timeout + GRACE)
-                    run = _run(found, call, index, timeout, self.max_chars, finished.put)
-                    jobs[index] = self._resources.loop().start(run)
+            for index, tool in tools.items():
+                running = _timed_output(tool, calls[index], tool.timeout or self.timeout)
+                jobs[index] = self._resources.loop().start(running)
+                jobs[index].future.add_done_callback(lambda _, index=index: finished.put(index))  # type: ignore[misc]
             waiting = set(jobs)
             while waiting:
                 try:
-                    result = finished.get(timeout=max(0.0, deadline - time.monotonic()))
+                    index = finished.get(timeout=max(0.0, deadline - time.monotonic()))
                 except queue.Empty:
                     break
-                waiting.discard(result.index)
-                yield result
+                waiting.discard(index)
+                output, seconds = jobs[index].future.result()
+                yield ToolResult(
+                    index,
+                    calls[index].name,
+                    calls[index],
+                    cut(output.content, self.max_chars),
+                    seconds,
+                    output.is_error,
+                    output.images,
+                )
             for index in sorted(waiting):
                 text = "Error: the tool does not return and cannot be interrupted"
                 seconds = time.monotonic() - started
                 yield ToolResult(index, calls[index].name, calls[index], text, seconds, is_error=True)
         finally:
-            self._end(jobs.values())
+            self._resources.end(job for job in jobs.values() if not job.future.done())
 
     def _find(self, name: str) -> Tool | None:
         return self._tools.get(name) or (self.interpreter if name == INTERPRETER else None)
-
-    def _no_such_tool(self, index: int, call: ToolCall) -> ToolResult:
-        names = ", ".join(tool.name for tool in self) or "none"
-        text = f"Error: there is no tool {call.name!r}. The tools are: {names}"
-        return ToolResult(index, call.name, call, text, is_error=True)
-
-    def _end(self, jobs: Iterable[Job[None]]) -> None:
-        running = [job for job in jobs if not job.future.done()]
-        for job in running:
-            job.cancel()
-        end = time.monotonic() + GRACE
-        for job in running:
-            while not job.future.done() and time.monotonic() < end:
-                time.sleep(0.005)
-        if any(not job.future.done() for job in running):
-            self._resources.replace_loop_if_blocked()
 
     def _add(self, item: Tool) -> None:
         if item.name in self._tools:
@@ -201,9 +208,11 @@ class _Resources:
             self._loop = EventLoopThread("chatglm3-tools")
         return self._loop
 
-    def replace_loop_if_blocked(self) -> None:
-        """Leave behind a loop that a coroutine blocks, so that other tools can run."""
-        if self._loop is not None and not self._loop.is_responsive():
+    def end(self, jobs: Iterable[Job[Any]]) -> None:
+        """Cancel jobs and let them clean up. A loop that is blocked is left behind, for others to run."""
+        futures = [job.cancel() for job in jobs]
+        late = concurrent.futures.wait(futures, timeout=GRACE).not_done
+        if late and self._loop is not None and not self._loop.is_responsive():
             logger.warning("an async tool blocks its event loop; use await, or make it a plain function")
             self._loop = None
 
@@ -220,20 +229,11 @@ class _Resources:
         self._connections, self._loop = [], None
 
 
-async def _run(
-    tool: Tool,
-    call: ToolCall,
-    index: int,
-    timeout: float,
-    max_chars: int,
-    report: Callable[[ToolResult], None],
-) -> None:
-    """Run one call and report its result, whatever happens but a cancellation."""
+async def _timed_output(tool: Tool, call: ToolCall, timeout: float) -> tuple[ToolOutput, float]:
+    """Run one call; only a cancellation is raised."""
     started = time.monotonic()
     output = await _output(tool, call, timeout)
-    seconds = time.monotonic() - started
-    content = cut(output.content, max_chars)
-    report(ToolResult(index, call.name, call, content, seconds, output.is_error, output.images))
+    return output, time.monotonic() - started
 
 
 async def _output(tool: Tool, call: ToolCall, timeout: float) -> ToolOutput:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Annotated, Any
 
 from chatglm3.errors import ToolError
-from chatglm3.tools.tool import tool
+from chatglm3.tools.function import tool
 
 Number = int | float
 
@@ -26,18 +26,22 @@ _OPERATORS: dict[type[ast.AST], Callable[[Any, Any], Number]] = {
     ast.Mod: operator.mod,
 }
 _CONSTANTS = {"pi": math.pi, "e": math.e, "tau": math.tau}
+_MATH = """acos asin atan atan2 ceil cos cosh degrees exp floor gcd hypot lcm log log10 log2 radians sin sinh
+sqrt tan tanh"""
+
+
+def _round(number: Number, digits: int = 0) -> Number:
+    if abs(digits) > 300:  # rounding an integer computes 10 ** digits
+        raise ToolError("round takes at most 300 digits")
+    return round(number, digits) if digits else round(number)
+
+
 _FUNCTIONS: dict[str, Callable[..., Number]] = {
     "abs": abs,
     "min": min,
     "max": max,
-    "round": round,
-    **{
-        name: getattr(math, name)
-        for name in (
-            "acos asin atan atan2 ceil cos cosh degrees exp floor gcd hypot lcm log log10 log2 radians sin "
-            "sinh sqrt tan tanh"
-        ).split()
-    },
+    "round": _round,
+    **{name: getattr(math, name) for name in _MATH.split()},
 }
 
 
@@ -76,8 +80,8 @@ def _value(node: ast.expr) -> Number:
         case ast.Call(func=ast.Name(id=name), args=arguments, keywords=[]) if name in _FUNCTIONS:
             return _bounded(_FUNCTIONS[name](*map(_value, arguments)))
     raise ToolError(
-        f"{ast.unparse(node)[:80]!r} is not allowed; there are numbers, + - * / // % **, pi, e, tau, factorial, "
-        + ", ".join(_FUNCTIONS)
+        f"{ast.unparse(node)[:80]!r} is not allowed; there are numbers, + - * / // % **, pi, e, tau, "
+        f"factorial, {', '.join(_FUNCTIONS)}"
     )
 
 
@@ -88,10 +92,10 @@ def _bounded(number: Number) -> Number:
 
 
 def _power(base: Number, exponent: Number) -> Number:
-    if isinstance(base, int) and isinstance(exponent, int):
-        # |base| < 2 ** bit_length bounds the result before it is computed.
-        if base.bit_length() * abs(exponent) > _MAX_BITS and base not in (-1, 0, 1):
-            raise ToolError(f"a power with the exponent {str(exponent)[:20]} is too large to be computed")
+    whole = isinstance(base, int) and isinstance(exponent, int)
+    # |base| < 2 ** bit_length bounds the result before it is computed.
+    if whole and abs(base) > 1 and int(base).bit_length() * abs(exponent) > _MAX_BITS:
+        raise ToolError(f"a power with the exponent {str(exponent)[:20]} is too large to be computed")
     result = base**exponent
     if isinstance(result, complex):
         raise ToolError("a fractional power of a negative number is not a real number")

@@ -8,7 +8,7 @@ from typing import Annotated
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from chatglm3.errors import ToolError
-from chatglm3.tools.tool import tool
+from chatglm3.tools.function import tool
 
 _METRES = {
     "mm": 0.001,
@@ -73,7 +73,5 @@ def current_time(
     try:
         now = datetime.now(ZoneInfo(timezone)) if timezone else datetime.now().astimezone()
     except (ZoneInfoNotFoundError, ValueError, OSError):
-        raise ToolError(
-            f"{timezone!r} is no time zone; write it as Asia/Shanghai or Europe/Paris"
-        ) from None
+        raise ToolError(f"{timezone!r} is no time zone; write it as Asia/Shanghai or Europe/Paris") from None
     return f"{now:%Y-%m-%d %A %H:%M:%S %Z}"

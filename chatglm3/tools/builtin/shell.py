@@ -1,4 +1,4 @@
-"""Commands on this machine, with the rights of whoever runs the program: offered only when asked for by name."""
+"""Commands on this machine, with the rights of the person who runs the program: offered only by name."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import os
 import signal
 from typing import Annotated
 
-from chatglm3.tools.tool import tool
+from chatglm3.tools.function import tool
 
 _MAX_BYTES = 200_000
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from xml.etree import ElementTree
 
 from chatglm3.errors import ToolError
-from chatglm3.tools.tool import tool
+from chatglm3.tools.function import tool
 
 GEOCODING = "https://geocoding-api.open-meteo.com/v1/search"
 FORECAST = "https://api.open-meteo.com/v1/forecast"
@@ -140,9 +140,7 @@ def _json(url: str, **query: Any) -> dict[str, Any]:
 
 def _get(url: str, **query: Any) -> bytes:
     host = urllib.parse.urlsplit(url).hostname
-    request = urllib.request.Request(
-        f"{url}?{urllib.parse.urlencode(query)}", headers={"User-Agent": _AGENT}
-    )
+    request = urllib.request.Request(f"{url}?{urllib.parse.urlencode(query)}", headers={"User-Agent": _AGENT})
     try:
         with urllib.request.urlopen(request, timeout=_SECONDS) as response:
             data: bytes = response.read(_MAX_BYTES + 1)

@@ -53,6 +53,7 @@ class Tool:
         return str(self.definition["name"])
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the function, as if it had never been decorated."""
         if self.function is None:
             raise ToolError(f"the tool {self.name!r} is a definition without code")
         return self.function(*args, **kwargs)

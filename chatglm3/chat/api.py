@@ -1,0 +1,210 @@
+"""ChatGLM3: one model, ready to talk, to call tools and to continue texts."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import torch
+
+from chatglm3.chat.events import Done, Event
+from chatglm3.chat.loop import answer
+from chatglm3.chat.replies import Overflow, Replier
+from chatglm3.config import ModelConfig
+from chatglm3.engine import Completion, Engine, SamplingParams
+from chatglm3.errors import InvalidParameterError
+from chatglm3.loading import LoadedModel, load, make_engine
+from chatglm3.model import ChatGLMModel
+from chatglm3.prompt import Message, conversation
+from chatglm3.tokenizer import StreamingDetokenizer, Tokenizer
+from chatglm3.tools import Approve, Source, Toolbox
+
+Messages: TypeAlias = "str | Message | Mapping[str, Any] | Sequence[Message | Mapping[str, Any]]"
+"""A text from the user, one message, or a conversation; dicts may be ChatGLM3's own or OpenAI's."""
+
+
+class ChatGLM3:
+    """One model, ready to talk.
+
+    `engine`, `tokenizer`, `model` and `config` are there for whoever needs the level below. An object serves
+    one thread at a time; many conversations at once go through `engine.submit`.
+    """
+
+    def __init__(self, loaded: LoadedModel, engine: Engine) -> None:
+        self.loaded = loaded
+        self.engine = engine
+
+    @classmethod
+    def load(
+        cls,
+        name: str | Path = "nano",
+        *,
+        device: str | torch.device | None = None,
+        dtype: str | torch.dtype | None = None,
+        quantize: str | None = None,
+        revision: str | None = None,
+        token: str | None = None,
+        cache_bytes: int | None = None,
+    ) -> ChatGLM3:
+        """Load a model by its name: "nano", a folder, or a hub's id such as "zai-org/chatglm3-6b".
+
+        device: by default CUDA, then a Mac's GPU, then the CPU; dtype: by default what is fast there.
+        quantize: "int8" or "int4", to quantize while loading.
+        cache_bytes: memory for keys and values; by default four contexts, within half of what is free.
+        Raises a ChatGLM3Error that names what is missing and the remedy.
+        """
+        loaded = load(name, device=device, dtype=dtype, quantize=quantize, revision=revision, token=token)
+        valid_vocab = loaded.tokenizer.vocab_size
+        engine = make_engine(loaded.model, loaded.prefix, valid_vocab=valid_vocab, cache_bytes=cache_bytes)
+        return cls(loaded, engine)
+
+    @property
+    def config(self) -> ModelConfig:
+        """The network's numbers."""
+        return self.loaded.config
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """Text to ids and back."""
+        return self.loaded.tokenizer
+
+    @property
+    def model(self) -> ChatGLMModel:
+        """The network."""
+        return self.loaded.model
+
+    def chat(
+        self,
+        messages: Messages,
+        *,
+        history: Sequence[Message | Mapping[str, Any]] = (),
+        tools: Toolbox | Sequence[Source] | None = None,
+        max_rounds: int = 8,
+        approve: Approve | None = None,
+        sampling: SamplingParams | None = None,
+        overflow: Overflow = "error",
+        **overrides: Any,
+    ) -> Done:
+        """The whole answer at once; the arguments are those of `stream`."""
+        events = self.stream(
+            messages,
+            history=history,
+            tools=tools,
+            max_rounds=max_rounds,
+            approve=approve,
+            sampling=sampling,
+            overflow=overflow,
+            **overrides,
+        )
+        for event in events:
+            if isinstance(event, Done):
+                return event
+        raise AssertionError("a stream of events ends with Done")
+
+    def stream(
+        self,
+        messages: Messages,
+        *,
+        history: Sequence[Message | Mapping[str, Any]] = (),
+        tools: Toolbox | Sequence[Source] | None = None,
+        max_rounds: int = 8,
+        approve: Approve | None = None,
+        sampling: SamplingParams | None = None,
+        overflow: Overflow = "error",
+        **overrides: Any,
+    ) -> Iterator[Event]:
+        """Answer a conversation, event by event, `Done` last. Closing the iterator stops model and tools.
+
+        messages: what follows `history`; together they are the conversation, and neither is changed.
+        tools: a Toolbox, or what one is made of: functions are called, and the model goes on with what they
+            return; the calls of definitions (`{"name", "description", "parameters"}`, or OpenAI's form) are
+            handed out in `Done.tool_calls`. The definitions go into the system message; one is made if there
+            is none.
+        max_rounds: how often tools are called before the answer ends as it is (`finish_reason="rounds"`).
+        approve: asked before a tool is run that needs approval; without it, such tools are run.
+        sampling, overrides: how tokens are chosen; `temperature=0` overrides one field of `sampling`.
+        overflow: see `Overflow`. What was left out is counted in `Done.dropped`.
+        Raises InvalidMessageError, InvalidParameterError, ToolError or PromptTooLongError before the first
+        event.
+        """
+        started = time.perf_counter()
+        params = (sampling or SamplingParams()).replace(**overrides)
+        if max_rounds < 1:
+            raise InvalidParameterError(
+                f"max_rounds is {max_rounds}, but must be at least 1; to run no tools, give their definitions"
+            )
+        given = conversation([*history, *_as_list(messages)])
+        toolbox = tools if isinstance(tools, Toolbox) else Toolbox(*(tools or ()))
+        replier = Replier(self.engine, self.tokenizer, toolbox.definitions, params, overflow)
+        prompt = replier.prepare(given)
+        events = answer(
+            replier, given, prompt, toolbox, max_rounds=max_rounds, approve=approve, started=started
+        )
+        return events if toolbox is tools else _closing(toolbox, events)
+
+    def generate(self, prompt: str, *, sampling: SamplingParams | None = None, **overrides: Any) -> str:
+        """Continue a text, without roles: the way of a base model. Returns the continuation."""
+        return self.generate_batch([prompt], sampling=sampling, **overrides)[0][0].text
+
+    def generate_batch(
+        self, prompts: Sequence[str], *, sampling: SamplingParams | None = None, **overrides: Any
+    ) -> list[list[Continuation]]:
+        """Continue several texts at once: for each prompt its `n` continuations."""
+        params = self._completion_sampling(sampling, overrides)
+        results = self.engine.generate([self.completion_ids(prompt) for prompt in prompts], params)
+        return [[Continuation(self._text(c.content_ids), c) for c in completions] for completions in results]
+
+    def stream_text(
+        self, prompt: str, *, sampling: SamplingParams | None = None, **overrides: Any
+    ) -> Iterator[str]:
+        """Like `generate`, piece by piece."""
+        params = self._completion_sampling(sampling, overrides)
+        if params.n != 1:
+            raise InvalidParameterError(f"n is {params.n}, but a stream holds one answer; use generate_batch")
+        return self._pieces(self.completion_ids(prompt), params)
+
+    def completion_ids(self, prompt: str) -> list[int]:
+        """`[gMASK] sop` and the text: what a base model was trained to continue."""
+        return [*self.tokenizer.prefix_ids, *self.tokenizer.encode(prompt)]
+
+    def _completion_sampling(
+        self, sampling: SamplingParams | None, overrides: Mapping[str, Any]
+    ) -> SamplingParams:
+        params = (sampling or SamplingParams()).replace(**overrides)
+        return params.replace(stop_ids=params.stop_ids | {self.tokenizer.eos_id})
+
+    def _pieces(self, ids: list[int], params: SamplingParams) -> Iterator[str]:
+        detokenizer = StreamingDetokenizer(self.tokenizer)
+        for output in self.engine.stream(ids, params):
+            if output.token is not None and output.token not in params.stop_ids:
+                yield detokenizer.add(output.token)
+        yield detokenizer.finish()
+
+    def _text(self, ids: Sequence[int]) -> str:
+        return self.tokenizer.decode(ids)
+
+
+@dataclass(frozen=True)
+class Continuation:
+    """One continuation of a prompt."""
+
+    text: str
+    completion: Completion
+    """Its ids, log-probabilities and finish reason."""
+
+
+def _as_list(messages: Messages) -> list[Message | Mapping[str, Any]]:
+    if isinstance(messages, str):
+        return [Message("user", messages)]
+    if isinstance(messages, (Message, Mapping)):
+        return [messages]
+    return list(messages)
+
+
+def _closing(toolbox: Toolbox, events: Iterator[Event]) -> Iterator[Event]:
+    """The events, from a toolbox that ends with them."""
+    with toolbox:
+        yield from events
