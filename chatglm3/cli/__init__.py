@@ -10,6 +10,7 @@ Exit codes: 0 done; 1 it could not be done; 2 wrong usage; 130 interrupted; 141 
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import re
 import sys
@@ -42,6 +43,9 @@ exit codes: 0 done, 1 it could not be done, 2 wrong usage, 130 interrupted"""
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; an error of ours is one line on stderr."""
     words = list(sys.argv[1:] if argv is None else argv)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="utf-8", errors="replace")  # no locale stands in the way of 你好
     try:
         parser = _parser(words)
         if not words:

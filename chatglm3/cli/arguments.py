@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import math
 import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
@@ -53,13 +54,10 @@ def describe(error: Exception | str) -> str:
 
 def size(count: float) -> str:
     """A number of bytes, as people say it: `12.5 GB`."""
-    for unit in ("bytes", "kB", "MB"):
-        if count < 1000:
-            break
-        count /= 1000
-    else:
-        unit = "GB"
-    return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.1f} {unit}"
+    if count < 1e3:
+        return f"{count:.0f} bytes"
+    exponent = min(int(math.log10(count)) // 3, 3)
+    return f"{count / 1000**exponent:.1f} {' kMG'[exponent]}B"
 
 
 class Parameter(NamedTuple):

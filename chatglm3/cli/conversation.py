@@ -14,8 +14,9 @@ from chatglm3.errors import ChatGLM3Error, InvalidMessageError
 from chatglm3.prompt import Message, conversation
 
 KEYS = """\
-Enter sends; Alt+Enter, a backslash at the end of a line, or \"\"\" around the text make several lines.
-Ctrl-C stops an answer, Ctrl-D leaves. Begin a message with a space to send text that looks like a command."""
+Enter sends. For several lines: Alt+Enter, a backslash at the end of a line,
+or \"\"\" before and after the text. Ctrl-C stops an answer, Ctrl-D leaves.
+A space in front makes a message of what looks like a command."""
 
 
 class LeaveError(Exception):

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.text import Text
 
 from chatglm3.chat import Done, Event, Usage
-from chatglm3.cli.markdown import LiveRegion, MarkdownStream, render
+from chatglm3.cli.markdown import LiveRegion, MarkdownStream, printable, render
 from chatglm3.prompt import CallBegin, CallDelta, CallEnd, TextDelta, ToolCall
 
 ENDINGS = {
@@ -75,7 +75,7 @@ class TerminalDisplay:
 
     def _line(self, text: str) -> str:
         """One line of the terminal's width, dim."""
-        folded = Text(" ".join(text.split()), style="dim")
+        folded = Text(printable(" ".join(text.split())), style="dim")
         folded.truncate(self._console.width - 1, overflow="ellipsis")
         with self._console.capture() as captured:
             self._console.print(folded, end="", soft_wrap=True)
@@ -83,7 +83,7 @@ class TerminalDisplay:
 
 
 class PlainDisplay:
-    """The text as it is and nothing else, for pipes and for terminals that cannot move the cursor."""
+    """The text as it is, for pipes and for terminals that cannot move the cursor."""
 
     def __init__(self, file: TextIO) -> None:
         self._file = file
@@ -102,6 +102,8 @@ class PlainDisplay:
                 self._write(f"{code}\n")
             case Done():
                 self._end_line()
+                if self._file.isatty():
+                    self._write(f"{numbers(event)}\n")
 
     def stopped(self) -> None:
         """End an answer that was stopped before its `Done`."""
@@ -113,7 +115,7 @@ class PlainDisplay:
 
     def _write(self, text: str) -> None:
         if text:
-            self._file.write(text)
+            self._file.write(printable(text) if self._file.isatty() else text)
             self._file.flush()
             self._at_line_start = text.endswith("\n")
 

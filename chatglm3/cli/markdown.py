@@ -6,6 +6,7 @@ unfinished block is redrawn, and of that only the lines that changed.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator
 
@@ -53,6 +54,15 @@ class _AnswerMarkdown(Markdown):
                 token.type = "hardbreak"
 
 
+# Rich fills lines up with spaces, which would be copied along; styles that end among them must stay.
+_STYLE = re.compile(r"\x1b\[[\d;]*m")
+_TRAILING = re.compile(rf"(?:\s|{_STYLE.pattern})+$")
+
+
+def _styles_only(trailing: re.Match[str]) -> str:
+    return "".join(_STYLE.findall(trailing[0]))
+
+
 def _walk(tokens: list[Token]) -> Iterator[Token]:
     for token in tokens:
         yield token
@@ -63,24 +73,25 @@ def render(console: Console, source: str) -> list[str]:
     """The lines of a piece of Markdown as the terminal takes them, without trailing blanks or empty edges."""
     with console.capture() as captured:
         console.print(_AnswerMarkdown(source))
-    lines = [line.rstrip() for line in captured.get().split("\n")]
-    while lines and not lines[-1]:
+    lines = [_TRAILING.sub(_styles_only, line) for line in captured.get().split("\n")]
+    while lines and not _STYLE.sub("", lines[-1]):
         lines.pop()
-    while lines and not lines[0]:
+    while lines and not _STYLE.sub("", lines[0]):
         lines.pop(0)
     return lines
 
 
-def last_block_start(source: str) -> int:
-    """Where the last top-level block begins: nothing that is still to come changes what stands before it."""
-    starts = [
-        token.map[0]
-        for token in _PARSER.parse(source)
-        if token.level == 0 and token.map and token.nesting >= 0
-    ]
-    if len(starts) < 2:
-        return 0
-    return sum(len(line) for line in source.splitlines(keepends=True)[: starts[-1]])
+def blocks(source: str) -> list[str]:
+    """The top-level blocks: nothing that is still to come changes any of them but the last."""
+    top = [token for token in _PARSER.parse(source) if token.level == 0 and token.nesting >= 0]
+    starts = [token.map[0] for token in top if token.map]
+    lines = re.findall(r"[^\n]*\n|[^\n]+", source)
+    return ["".join(lines[start:end]) for start, end in zip([0, *starts[1:]], [*starts[1:], None])]
+
+
+def printable(text: str) -> str:
+    """Text without control characters: a model must not be able to move the cursor or to retitle a window."""
+    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", "", text)
 
 
 class LiveRegion:
@@ -125,7 +136,7 @@ class MarkdownStream:
 
     def feed(self, text: str) -> None:
         """Take a piece; redraw it unless drawing would then take most of the time."""
-        self._pending += text
+        self._pending += printable(text)
         start = time.perf_counter()
         if start < self._next_draw:
             return
@@ -135,24 +146,24 @@ class MarkdownStream:
 
     def finish(self) -> None:
         """Print what is left and be ready for another text."""
-        self._commit(self._pending)
+        self._commit(blocks(self._pending))
         self._pending = ""
         self._anything_above = False
 
     def _draw(self) -> None:
-        cut = last_block_start(self._pending)
-        if cut:
-            self._commit(self._pending[:cut])
-            self._pending = self._pending[cut:]
+        *finished, self._pending = blocks(self._pending)
+        self._commit(finished)
         # What has scrolled off the top can no longer be erased: a block taller than the screen shows its end.
         room = max(1, self._console.height - 2)
         self._region.show(self._spaced(self._pending)[-room:])
 
-    def _commit(self, source: str) -> None:
-        lines = self._spaced(source)
-        self._region.commit(lines)
-        self._anything_above = self._anything_above or bool(lines)
+    def _commit(self, finished: list[str]) -> None:
+        for block in finished:
+            lines = self._spaced(block)
+            self._region.commit(lines)
+            self._anything_above = self._anything_above or bool(lines)
 
-    def _spaced(self, source: str) -> list[str]:
-        lines = render(self._console, source)
+    def _spaced(self, block: str) -> list[str]:
+        """The lines of a block, below an empty one unless it is the first."""
+        lines = render(self._console, block)
         return ["", *lines] if lines and self._anything_above else lines
