@@ -24,6 +24,7 @@ from chatglm3.quant import (
     quantize_structure,
 )
 from chatglm3.quant.groupwise import GROUP_SIZES, Groupwise
+from chatglm3.quant.kernels import Int4PackCPU
 from chatglm3.quant.per_row import PerRow
 
 ALL = pytest.mark.parametrize("scheme", SCHEMES.values(), ids=SCHEMES.keys())
@@ -183,6 +184,16 @@ def test_packing_drops_the_plain_tensors_and_gives_them_back(group_size):
     linear.prepare()
     assert not list(linear.buffers())
     assert all(torch.equal(tensor, before[name]) for name, tensor in linear.plain().items())
+
+
+@pytest.mark.parametrize("rows", [16, 48, 64, 80, 160])
+def test_both_ways_of_unpacking_agree(rows):
+    generator = torch.Generator().manual_seed(rows)
+    qweight = torch.randint(0, 256, (rows, 64), dtype=torch.uint8, generator=generator)
+    scales = torch.randn(rows, 4, generator=generator).bfloat16()
+    packed = Int4PackCPU(Groupwise(4), {"qweight": qweight, "scales": scales}, 128)
+    assert torch.equal(packed._read_codes(by_group=False), qweight)
+    assert torch.equal(packed.unpack()["qweight"], qweight)
 
 
 def test_scales_keep_their_dtype_where_activations_change():

@@ -82,10 +82,7 @@ class Int4PackCPU:
         self.group_size = scheme.group_size
         qweight, scales = tensors["qweight"], tensors["scales"]
         self.padding = 2 * qweight.shape[1] - columns
-        self.weight = torch.cat([
-            torch.ops.aten._convert_weight_to_int4pack_for_cpu(unpack_nibbles(part).to(torch.int32), 1)
-            for part in qweight.split(self._ROWS_AT_ONCE)
-        ])  # fmt: skip
+        self.weight = self._pack(qweight)
         self.scales_and_zeros = (
             torch.stack((scales, torch.zeros_like(scales)), dim=2).transpose(0, 1).contiguous()
         )
@@ -94,24 +91,53 @@ class Int4PackCPU:
         """x [tokens, columns] bfloat16 to [tokens, rows]."""
         if self.padding:
             x = F.pad(x, (0, self.padding))
-        return self._matmul(x.contiguous(), self.scales_and_zeros)
+        return self._multiply(x.contiguous(), self.weight, self.scales_and_zeros)
 
     def unpack(self) -> PlainTensors:
-        """Codes read back through the kernel itself: the identity times W with all scales 1."""
-        groups, rows, _ = self.scales_and_zeros.shape
-        ones = torch.zeros_like(self.scales_and_zeros)
-        ones[..., 0] = 1
-        width = groups * self.group_size
-        qweight = torch.empty((rows, width // 2), dtype=torch.uint8)
-        for start in range(0, width, self.group_size):
-            identity = torch.zeros((self.group_size, width), dtype=torch.bfloat16)
-            identity[:, start : start + self.group_size].fill_diagonal_(1)
-            codes = self._matmul(identity, ones).t()
-            qweight[:, start // 2 : (start + self.group_size) // 2] = pack_nibbles(codes)
+        """The codes, read back through the kernel itself: the identity times W, with all scales 1."""
+        qweight = self._read_codes(by_group=True)
+        if not torch.equal(self._pack(qweight), self.weight):
+            qweight = self._read_codes(by_group=False)
         return {"qweight": qweight, "scales": self.scales_and_zeros[..., 0].t().contiguous()}
 
-    def _matmul(self, x: Tensor, scales_and_zeros: Tensor) -> Tensor:
+    def _pack(self, qweight: Tensor) -> Tensor:
+        parts = [
+            torch.ops.aten._convert_weight_to_int4pack_for_cpu(unpack_nibbles(part).to(torch.int32), 1)
+            for part in qweight.split(self._ROWS_AT_ONCE)
+        ]
+        return torch.cat(parts)
+
+    def _read_codes(self, by_group: bool) -> Tensor:
+        """The plain `qweight`; exact, for codes and scale 1 are exact in bfloat16.
+
+        by_group: take W apart by groups of columns first, which costs columns / group_size times less. It
+        relies on the layout [rows / block, columns, block / 2] that the kernel has on most CPUs.
+        """
+        groups, rows, _ = self.scales_and_zeros.shape
+        size, width = self.group_size, groups * self.group_size
+        block = 64 if torch.backends.cpu.get_cpu_capability() == "AVX512" else 32
+        whole_blocks = rows - rows % block if by_group else rows
+        qweight = torch.empty((rows, width // 2), dtype=torch.uint8)
+        for part in (slice(0, whole_blocks), slice(whole_blocks, rows)):
+            count = part.stop - part.start
+            if count == 0:
+                continue
+            packed = self.weight[part].view(-1, width, min(block, count) // 2) if by_group else self.weight
+            for start in range(0, width, size):
+                columns = slice(start, start + size)
+                if by_group:
+                    piece, identity = packed[:, columns].reshape(count, size // 2), torch.eye(size)
+                else:
+                    piece, identity = packed, torch.zeros(size, width)
+                    identity[:, columns].fill_diagonal_(1)
+                ones = torch.zeros(identity.shape[1] // size, count, 2, dtype=torch.bfloat16)
+                ones[..., 0] = 1
+                codes = self._multiply(identity.bfloat16(), piece, ones).t()
+                qweight[part, start // 2 : (start + size) // 2] = pack_nibbles(codes)
+        return qweight
+
+    def _multiply(self, x: Tensor, weight: Tensor, scales_and_zeros: Tensor) -> Tensor:
         product: Tensor = torch.ops.aten._weight_int4pack_mm_for_cpu(
-            x, self.weight, self.group_size, scales_and_zeros
+            x, weight, self.group_size, scales_and_zeros
         )
         return product

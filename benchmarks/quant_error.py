@@ -1,0 +1,189 @@
+"""What each quantization scheme changes in a model's answers: `python -m benchmarks.quant_error`.
+
+Every scheme is applied to the same float32 network and compared with it on the same tokens: relative squared
+error of the weights, mean KL divergence of the next-token distribution from that of the float32 network,
+share of positions where the most likely token is the same, and perplexity. There are two random networks,
+with normal weights, and with 1 % of each weight's columns 8 times as large (trained networks have a few
+such); and nano, or the folder given by --model, which must be one that nano's recipe trained.
+
+Random networks are scored on random tokens, where perplexity means nothing and is left out; nano on held-out
+conversations of its recipe, at the tokens an assistant writes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from chatglm3 import hub
+from chatglm3.attention import packed_batch
+from chatglm3.checkpoint import empty_model, load_model
+from chatglm3.config import ModelConfig
+from chatglm3.model import ChatGLMModel
+from chatglm3.prompt import Message, render
+from chatglm3.quant import QuantConfig, quantize_structure
+from chatglm3.tokenizer import Tokenizer
+from recipes.nano.data import conversation
+
+LINEARS_ONLY = {"embedding": None, "output": None}
+PUBLISHED = "published int4 (a row)"
+VARIANTS = {
+    "published int8 (a row)": QuantConfig("published-int8", **LINEARS_ONLY),
+    PUBLISHED: QuantConfig("published-int4", **LINEARS_ONLY),
+    "int8, linears only": QuantConfig("int8", **LINEARS_ONLY),
+    "int4 g32, linears only": QuantConfig("int4", **LINEARS_ONLY),
+    "int4 g64, linears only": QuantConfig("int4", 64, **LINEARS_ONLY),
+    "int4 g128, linears only": QuantConfig("int4", 128, **LINEARS_ONLY),
+    "**int8** (embedding, output int8)": QuantConfig("int8"),
+    "**int4** (embedding, output int8)": QuantConfig("int4"),
+    "int4, output int4 too": QuantConfig("int4", output="int4"),
+    "int4, output and embedding int4": QuantConfig("int4", embedding="int4", output="int4"),
+}
+CHATGLM3_6B = ModelConfig(28, 4096, 32, 2, 128, 13696, 65024, 8192)
+RANDOM = ModelConfig(6, 512, 8, 2, 64, 1536, 4096, 1024, dtype="float32")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Token ids, and at which of them the prediction counts (the token's own index)."""
+
+    ids: list[int]
+    counted: list[bool]
+
+
+@torch.inference_mode()
+def log_probabilities(model: ChatGLMModel, samples: list[Sample]) -> list[Tensor]:
+    """For each sample [tokens counted, vocab]: float64 log-probabilities of the tokens that count."""
+    found = []
+    for sample in samples:
+        tokens = torch.tensor(sample.ids)
+        batch = packed_batch(model.config, [len(tokens)])
+        logits = model.logits(model(tokens, torch.arange(len(tokens)), batch))
+        predicts = torch.tensor([*sample.counted[1:], False])
+        found.append(logits[predicts].double().log_softmax(dim=1))
+    return found
+
+
+def compare(name: str, model: ChatGLMModel, samples: list[Sample], with_perplexity: bool) -> None:
+    """Print one table."""
+    print(f"\n{name}\n")
+    print(
+        "| scheme | error of the linears | KL to float32 | of published int4 | same top token | perplexity |"
+    )
+    print("|---|---|---|---|---|---|")
+    reference = log_probabilities(model, samples)
+    targets = [torch.tensor(s.ids)[torch.tensor([False, *s.counted[1:]])] for s in samples]
+    kls: dict[str, float] = {}
+    for variant, config in [("float32", None), *VARIANTS.items()]:
+        found, error = reference, 0.0
+        if config is not None:
+            quantized, error = quantized_copy(model, config)
+            found = log_probabilities(quantized, samples)
+        pairs = list(zip(reference, found, strict=True))
+        kl = torch.cat([F.kl_div(q, p, reduction="none", log_target=True).sum(1) for p, q in pairs]).mean()
+        same = torch.cat([p.argmax(1) == q.argmax(1) for p, q in pairs]).double().mean()
+        chosen = torch.cat([q.gather(1, t[:, None]) for q, t in zip(found, targets, strict=True)])
+        kls[variant] = float(kl)
+        share = f"{float(kl) / kls[PUBLISHED]:.3f}" if PUBLISHED in kls else ""
+        perplexity = f"{(-chosen.mean()).exp():.4f}" if with_perplexity else ""
+        print(f"| {variant} | {error:.5f} | {kl:.5f} | {share} | {same:.1%} | {perplexity} |")
+
+
+def quantized_copy(model: ChatGLMModel, config: QuantConfig) -> tuple[ChatGLMModel, float]:
+    """The model with its quantized weights dequantized to float32 again, and their relative squared error."""
+    changed = copy.deepcopy(model)
+    lost = total = 0.0
+    for name, module in changed.named_modules():
+        if isinstance(module, nn.Linear | nn.Embedding) and (scheme := config.scheme_for(name)) is not None:
+            # The published scheme works in the weight's own dtype, which was float16.
+            weight = (
+                module.weight.data.half() if config.scheme.startswith("published") else module.weight.data
+            )
+            restored = scheme.dequantize(scheme.quantize(weight), weight.shape[1]).float()
+            if name.startswith("layers"):
+                lost += float((module.weight.data - restored).square().sum())
+                total += float(module.weight.data.square().sum())
+            module.weight.data = restored
+    return changed, lost / total
+
+
+def sizes() -> None:
+    """Print what the schemes weigh on disk at the 6B shape."""
+    print("\n| scheme | bits a weight of the linears | 6B checkpoint, GB | read for each token, GB |")
+    print("|---|---|---|---|")
+    for variant, config in [("bfloat16", None), *VARIANTS.items()]:
+        model = empty_model(CHATGLM3_6B).bfloat16()
+        if config is not None:
+            quantize_structure(model, config)
+        linears = [
+            m for n, m in model.named_modules() if n.startswith("layers.") and hasattr(m, "in_features")
+        ]
+        weights = sum(m.in_features * m.out_features for m in linears)
+        held = sum(t.nbytes for m in linears for n, t in m.state_dict().items() if n != "bias")
+        total = sum(tensor.nbytes for tensor in model.state_dict().values())
+        embedding = sum(tensor.nbytes for tensor in model.embedding.state_dict().values())
+        print(
+            f"| {variant} | {8 * held / weights:.2f} | {total / 1e9:.2f} | {(total - embedding) / 1e9:.2f} |"
+        )
+
+
+def random_model(outliers: bool) -> ChatGLMModel:
+    """Weights that keep the size of activations; the output layer spreads the logits over a few nats."""
+    generator = torch.Generator().manual_seed(0)
+    model = ChatGLMModel(RANDOM)
+    for name, parameter in model.named_parameters():
+        if parameter.dim() == 2:
+            noise = torch.randn(parameter.shape, generator=generator)
+            if outliers and name.startswith("layers"):
+                noise[:, torch.randperm(noise.shape[1], generator=generator)[: noise.shape[1] // 100]] *= 8
+            scale = {"embedding.weight": 1.0, "output.weight": 3 / RANDOM.hidden_size**0.5}
+            parameter.data = noise * scale.get(name, 1 / noise.shape[1] ** 0.5)
+        elif name.endswith("bias"):
+            parameter.data.zero_()
+    return model
+
+
+def random_samples() -> list[Sample]:
+    generator = torch.Generator().manual_seed(1)
+    ids = torch.randint(RANDOM.vocab_size, (2, 256), generator=generator).tolist()
+    return [Sample(row, [True] * len(row)) for row in ids]
+
+
+def nano_samples(tokenizer: Tokenizer, count: int, longest: int) -> list[Sample]:
+    """Held-out conversations of nano's recipe that fit its context."""
+    samples: list[Sample] = []
+    index = 0
+    while len(samples) < count:
+        messages = [Message.from_dict(message) for message in conversation(0, index, "heldout")]
+        rendered = render(messages, tokenizer, add_generation_prompt=False)
+        if len(rendered.ids) <= longest:
+            samples.append(Sample(rendered.ids, rendered.loss_mask))
+        index += 1
+    return samples
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", default="nano", help="nano, or a folder that its recipe made")
+    parser.add_argument("--conversations", type=int, default=40)
+    args = parser.parse_args()
+    sizes()
+    compare("Random, normal weights", random_model(outliers=False), random_samples(), with_perplexity=False)
+    compare(
+        "Random, 1 % outlier columns", random_model(outliers=True), random_samples(), with_perplexity=False
+    )
+    folder = hub.resolve(args.model)
+    model = load_model(folder, dtype=torch.float32)
+    samples = nano_samples(Tokenizer(folder), args.conversations, model.config.max_seq_len)
+    compare(f"{args.model}, held-out conversations", model, samples, with_perplexity=True)
+
+
+if __name__ == "__main__":
+    main()
