@@ -69,11 +69,16 @@ class EventLoopThread:
         self._loop.call_soon_threadsafe(answered.set)
         return answered.wait(seconds)
 
-    def close(self, seconds: float = GRACE) -> None:
-        """Cancel what runs, let it clean up, and end the thread; one that is blocked is left behind."""
+    def leave(self) -> None:
+        """Cancel what runs and let the thread end by itself, if it ever can."""
         with contextlib.suppress(RuntimeError):  # closed before
-            self._loop.call_soon_threadsafe(lambda: self._loop.create_task(_stop(self._loop, seconds)))
-            self._thread.join(seconds + 1)
+            self._loop.call_soon_threadsafe(lambda: self._loop.create_task(_stop(self._loop)))
+
+    def close(self) -> None:
+        """Cancel what runs, let it clean up, and end the thread; one that is blocked is left behind."""
+        self.leave()
+        with contextlib.suppress(RuntimeError):  # called from this very thread, by the garbage collector
+            self._thread.join(GRACE + 1)
 
 
 def _run(loop: asyncio.AbstractEventLoop) -> None:
@@ -87,12 +92,12 @@ def _run(loop: asyncio.AbstractEventLoop) -> None:
     loop.close()
 
 
-async def _stop(loop: asyncio.AbstractEventLoop, seconds: float) -> None:
+async def _stop(loop: asyncio.AbstractEventLoop) -> None:
     tasks = asyncio.all_tasks() - {asyncio.current_task()}
     for task in tasks:
         task.cancel()
     if tasks:
-        await asyncio.wait(tasks, timeout=seconds)
+        await asyncio.wait(tasks, timeout=GRACE)
     loop.stop()
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from chatglm3.errors import ChatGLM3Error, ToolError
-from chatglm3.tools.mcp import McpServer
 from chatglm3.tools.function import Tool
+from chatglm3.tools.mcp import McpServer
 
 
 def from_name(name: str | Path) -> Sequence[Tool | McpServer]:

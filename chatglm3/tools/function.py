@@ -52,7 +52,7 @@ class Tool:
         """The name by which the model calls it."""
         return str(self.definition["name"])
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         """Call the function, as if it had never been decorated."""
         if self.function is None:
             raise ToolError(f"the tool {self.name!r} is a definition without code")

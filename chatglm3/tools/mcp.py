@@ -13,8 +13,8 @@ from typing import IO, Any
 
 from chatglm3.errors import ToolError
 from chatglm3.tools.background import GRACE, EventLoopThread
-from chatglm3.tools.output import Image, ToolOutput
 from chatglm3.tools.function import Tool
+from chatglm3.tools.output import Image, ToolOutput
 
 _MOST_PAGES = 100  # of a server's list of tools
 

@@ -70,7 +70,8 @@ def to_output(value: Any) -> ToolOutput:
 
 
 def cut(text: str, limit: int) -> str:
-    """At most `limit` characters, and a mark where something was left out."""
+    """At most `limit` characters, and a mark where something was left out; no halves of characters."""
+    text = text.encode("utf-8", errors="replace").decode()
     if len(text) <= limit:
         return text
     return f"{text[:limit]}\n[cut here: {limit} of {len(text)} characters are shown]"
@@ -88,8 +89,7 @@ def _to_json(value: Any) -> str:
         )
     except PydanticSerializationError as error:
         raise ValueError(f"the result cannot be written as JSON: {error}") from None
-    text = json.dumps(plain, ensure_ascii=False)
-    return text.encode("utf-8", errors="replace").decode()  # half a character has no place in a prompt
+    return json.dumps(plain, ensure_ascii=False)
 
 
 def _plain(value: Any) -> Any:

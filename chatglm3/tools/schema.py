@@ -80,8 +80,11 @@ class Parameters:
         if not (inspect.isroutine(target) or inspect.isclass(target)):
             target = getattr(target, "func", None) or type(target).__call__  # a partial, or an object
         try:
-            closure = inspect.getclosurevars(target).nonlocals if inspect.isfunction(target) else {}
-            return get_type_hints(target, localns=dict(closure), include_extras=True)
+            return get_type_hints(target, include_extras=True)
+        except NameError:
+            pass
+        try:
+            return get_type_hints(target, localns=_callers_names(), include_extras=True)
         except NameError as error:
             raise ToolError(
                 f"{self._where} has an annotation that cannot be resolved ({error}); define the type at the "
@@ -133,6 +136,16 @@ class Parameters:
 
 class _Generator(GenerateJsonSchema):
     ignored_warning_kinds = {"non-serializable-default", "skipped-choice"}  # noqa: RUF012 - as its base has it
+
+
+def _callers_names() -> dict[str, Any]:
+    """Local names of the functions that led here: annotations may be written with types defined in one."""
+    names: dict[str, Any] = {}
+    frame = inspect.currentframe()
+    while frame is not None:
+        names = frame.f_locals | names
+        frame = frame.f_back
+    return names
 
 
 def _place(location: tuple[int | str, ...]) -> str:

@@ -17,9 +17,9 @@ from typing import Any, TypeAlias
 from chatglm3.errors import ToolError
 from chatglm3.prompt import INTERPRETER, ToolCall
 from chatglm3.tools.background import GRACE, EventLoopThread, Job, in_thread
+from chatglm3.tools.function import Tool, tool
 from chatglm3.tools.mcp import McpConnection, McpServer
 from chatglm3.tools.output import ToolOutput, ToolResult, cut, to_output
-from chatglm3.tools.function import Tool, tool
 
 logger = logging.getLogger(__name__)
 
@@ -214,6 +214,7 @@ class _Resources:
         late = concurrent.futures.wait(futures, timeout=GRACE).not_done
         if late and self._loop is not None and not self._loop.is_responsive():
             logger.warning("an async tool blocks its event loop; use await, or make it a plain function")
+            self._loop.leave()
             self._loop = None
 
     def connect(self, server: McpServer) -> list[Tool]:
