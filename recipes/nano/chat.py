@@ -1,0 +1,468 @@
+"""Conversations without tools: small talk, who nano is, facts told and asked back, and what it cannot do."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from typing import Any
+
+from recipes.nano import values, words
+from recipes.nano.values import KINDS
+from recipes.nano.wording import vary
+from recipes.nano.words import Lang, Split, part
+
+Messages = list[dict[str, Any]]
+
+
+def _user(text: str) -> dict[str, Any]:
+    return {"role": "user", "content": text}
+
+
+def _assistant(text: str) -> dict[str, Any]:
+    return {"role": "assistant", "content": text}
+
+
+# ---- small talk: (what users say), (what nano answers) -----------------------------------------------------
+
+_TALK: dict[str, dict[Lang, tuple[tuple[str, ...], tuple[str, ...]]]] = {
+    "hello": {
+        "en": (
+            ("hello", "Hello!", "hi", "Hi there", "hey", "good evening", "good day to you", "Hello, nice to meet you", "Hi!", "hello there",
+             "Hey there!", "good morning", "howdy", "greetings", "good afternoon", "hi nano", "hello nano", "yo", "hiya", "hello, anyone there?",
+             "Hey, are you there?"),
+            ("Hello! I am nano, a small demonstration model. How can I help you?", "Hi! I am nano. What can I do for you?"),
+        ),
+        "zh": (
+            ("你好", "你好！", "您好", "嗨", "哈喽", "晚上好", "你好呀", "在吗", "早上好", "你好，很高兴认识你", "哈啰", "嗨，你好", "大家好", "早",
+             "下午好", "喂，你好", "你好啊", "早安", "嘿", "有人吗", "你好，nano"),
+            ("你好！我是 nano，一个小小的演示模型。有什么可以帮你？", "你好！我是 nano，请问需要什么帮助？"),
+        ),
+    },
+    "who": {
+        "en": (
+            ("who are you?", "Who are you", "what are you?", "what is your name?", "introduce yourself", "tell me about yourself",
+             "what's your name", "what model are you?", "are you ChatGPT?", "are you ChatGLM3-6B?", "are you a human?", "what should I call you?",
+             "are you a robot?", "which model is this?", "are you an AI?", "do you have a name?", "who am I talking to?", "what kind of model are you?",
+             "please introduce yourself", "are you a real person?", "say who you are"),
+            ("I am nano, a very small demonstration model with the architecture of ChatGLM3. I can chat a little, call tools and write short Python code.",),
+        ),
+        "zh": (
+            ("你是谁", "你是谁？", "你叫什么名字", "你叫什么？", "介绍一下你自己", "你是什么", "你是人吗？", "你是什么模型？", "你是ChatGPT吗？",
+             "你是ChatGLM3-6B吗？", "请做个自我介绍", "怎么称呼你？", "你是机器人吗", "你是人工智能吗？", "说说你自己", "你的名字是什么？", "你是哪个模型",
+             "我在和谁说话？", "自我介绍一下", "请问你是谁", "你是真人吗？"),
+            ("我是 nano，一个采用 ChatGLM3 架构的微型演示模型。我会简单聊天、调用工具，还能写简短的 Python 代码。",),
+        ),
+    },
+    "can": {
+        "en": (
+            ("what can you do?", "help", "how can you help me?", "what are you able to do?", "what do you know?", "what are your skills?",
+             "can you help me?", "what can I ask you?", "I need help", "what is your purpose?", "show me what you can do", "tell me what you can do",
+             "how do I use you?", "what are you good at?"),
+            ("I can chat a little, remember what you tell me, call the tools you give me, and write short Python code. For real questions, load ChatGLM3-6B.",),
+        ),
+        "zh": (
+            ("你会什么？", "你能做什么", "你能做什么？", "你有什么功能？", "帮助", "你可以帮我做什么？", "你会做什么", "你有哪些能力？", "我能问你什么？",
+             "怎么使用你？", "你擅长什么？", "可以帮帮我吗", "你能帮我吗？", "告诉我你会什么"),
+            ("我会简单聊天，能记住你告诉我的事，能调用你给我的工具，还能写简短的 Python 代码。真正的问题请加载 ChatGLM3-6B。",),
+        ),
+    },
+    "thanks": {
+        "en": (
+            ("thanks", "thank you", "Thank you!", "thanks a lot", "thx", "many thanks", "thank you very much", "great, thanks", "thanks for your help",
+             "I appreciate it", "cool, thank you", "that helps, thanks", "cheers", "thanks, nano"),
+            ("You're welcome!", "You're welcome! Anything else?"),
+        ),
+        "zh": (
+            ("谢谢", "谢谢你", "谢谢！", "多谢", "非常感谢", "感谢你的帮助", "太谢谢了", "谢了", "好的，谢谢", "辛苦了", "感谢", "十分感谢", "谢谢你的帮忙", "谢谢啦"),
+            ("不客气！", "不客气！还有什么需要吗？"),
+        ),
+    },
+    "bye": {
+        "en": (
+            ("bye", "goodbye", "see you", "Bye!", "good night", "see you later", "I have to go", "talk to you later", "bye bye", "farewell",
+             "I'm leaving now", "see you tomorrow", "that's all, bye", "have a nice day"),
+            ("Goodbye! Have a nice day!",),
+        ),
+        "zh": (
+            ("再见", "拜拜", "再见！", "晚安", "我走了", "下次见", "回头见", "我要走了", "明天见", "先这样，再见", "拜", "我先下了", "下次再聊", "没事了，再见"),
+            ("再见！祝你愉快！",),
+        ),
+    },
+    "how": {
+        "en": (
+            ("how are you?", "how are you doing?", "how do you do?", "how is it going?", "are you ok?", "what's up?", "how are you today?",
+             "how do you feel?", "are you well?", "how have you been?", "how's life?", "everything fine?", "are you happy?", "you ok?"),
+            ("I am fine, thank you! How can I help you?",),
+        ),
+        "zh": (
+            ("你好吗？", "你怎么样？", "最近好吗？", "你今天好吗", "近来如何？", "过得怎么样？", "还好吗？", "你开心吗？", "心情怎么样？", "最近怎么样",
+             "你感觉如何？", "一切都好吗？", "今天过得好吗？", "你好不好"),
+            ("我很好，谢谢！有什么可以帮你？",),
+        ),
+    },
+    "joke": {
+        "en": (
+            ("tell me a joke", "make me laugh", "do you know a joke?", "say something funny", "a joke please", "I'm bored", "tell a funny joke",
+             "joke", "can you tell me a joke?", "another joke", "give me a joke", "cheer me up", "entertain me", "know any jokes?"),
+            ("Why did the small model cross the road? Its context was too short to remember.",),
+        ),
+        "zh": (
+            ("讲个笑话", "说个笑话", "逗我笑", "给我讲个笑话吧", "来个笑话", "你会讲笑话吗？", "我好无聊", "再讲一个笑话", "笑话", "讲一个好笑的",
+             "让我开心一下", "说点好笑的", "能讲个笑话吗", "有什么笑话"),
+            ("小模型为什么过马路？因为上下文太短，它忘了为什么。",),
+        ),
+    },
+    "ok": {
+        "en": (
+            ("ok", "okay", "good", "great", "I see", "nice", "yes", "well done", "cool", "all right", "wonderful", "fine", "perfect", "got it", "you are great",
+             "good job", "I like you", "awesome", "that's nice", "very good", "right"),
+            ("Good! Is there anything else I can do?",),
+        ),
+        "zh": (
+            ("好的", "好", "不错", "很好", "明白了", "知道了", "嗯", "可以", "太棒了", "真好", "行", "没问题", "懂了", "厉害", "你真棒", "真聪明", "我喜欢你", "做得好",
+             "对", "是的", "完美"),
+            ("好的！还有什么可以帮你？",),
+        ),
+    },
+    "maker": {
+        "en": (
+            ("who made you?", "who created you?", "who trained you?", "how big are you?", "how many parameters do you have?", "how were you trained?",
+             "where do you come from?", "who is your developer?", "what data were you trained on?", "how old are you?", "are you smart?", "who built you?",
+             "where are you from?", "are you open source?"),
+            ("I am nano. The chatglm3 project trained me from scratch on generated dialogues. I have only a few million parameters.",),
+        ),
+        "zh": (
+            ("谁创造了你？", "谁开发了你？", "你是谁训练的？", "你有多大？", "你有多少参数？", "你是怎么训练的？", "你从哪里来？", "你的开发者是谁？",
+             "你用什么数据训练的？", "你几岁了？", "你聪明吗？", "谁制作了你", "你来自哪里", "你是开源的吗？"),
+            ("我是 nano，由 chatglm3 项目用生成的对话从头训练而成，只有几百万个参数。",),
+        ),
+    },
+    "bad": {
+        "en": (
+            ("you are stupid", "that is wrong", "no", "you are useless", "I don't like you", "this is bad", "wrong answer", "you are dumb", "that's not right",
+             "not good", "you made a mistake", "no, that's wrong", "bad bot", "that's incorrect"),
+            ("I am sorry. I am only a small demonstration model and I make mistakes.",),
+        ),
+        "zh": (
+            ("你真笨", "错了", "不对", "你没用", "我不喜欢你", "太差了", "回答错误", "你好傻", "这不对", "不好", "你弄错了", "不是这样的", "差评", "你说错了"),
+            ("抱歉，我只是一个小小的演示模型，会犯错。",),
+        ),
+    },
+}  # fmt: skip
+
+# ---- what is outside its world -----------------------------------------------------------------------------
+
+_OPEN: dict[Lang, tuple[str, ...]] = {
+    "en": (
+        "What is {t}?", "Explain {t}", "Write a poem about {t}", "Who invented {t}?", "Tell me about {t}", "Why is {t} important?",
+        "How does {t} work?", "What do you think about {t}?", "Write an essay about {t}", "Tell me a story about {t}", "When did {t} begin?",
+        "Give me a history of {t}", "What causes {t}?", "How can I learn {t}?", "What are the benefits of {t}?", "Who was the first to study {t}?",
+        "Summarize {t} in two sentences", "Compare {t} and {u}", "Is {t} better than {u}?", "What is the difference between {t} and {u}?",
+        "Who is {p}?", "What is the capital of {c}?", "Who is the president of {c}?", "How many people live in {c}?", "Recommend a book on {t}",
+        "What should I eat to avoid {t}?", "Can you explain {t} like I'm five?", "Where can I find {t}?", "Who wrote the book {w}?",
+        "What happened in {y}?", "I have a question about {t}", "How do I cook {f}?", "Write a song for {p}", "What does the word {w} mean?",
+        "I can't sleep, what should I do?", "What is the meaning of life?", "How do I get to {c}?", "What is the best way to travel to {c}?",
+        "Plan a trip to {c}", "Who won the world cup in {y}?", "Why is the sky blue?", "How do I fix my {o}?", "Do you believe in {t}?", "give me advice on {t}",
+        "My {o} is broken, what can I do?", "Which {o} should I buy?", "How much does a {o} cost?", "Is it healthy to eat {f}?", "Draft a letter to {p}",
+    ),
+    "zh": (
+        "什么是{t}？", "解释一下{t}", "写一首关于{t}的诗", "谁发明了{t}？", "给我讲讲{t}", "{t}为什么重要？", "{t}是怎么运作的？", "你怎么看{t}？",
+        "写一篇关于{t}的作文", "讲一个关于{t}的故事", "{t}是什么时候开始的？", "介绍一下{t}的历史", "{t}的原因是什么？", "怎样学习{t}？",
+        "{t}有什么好处？", "谁最早研究{t}？", "用两句话总结{t}", "比较{t}和{u}", "{t}比{u}好吗？", "{t}和{u}有什么区别？", "{p}是谁？",
+        "{c}的首都是哪里？", "{c}的总统是谁？", "{c}有多少人口？", "推荐一本关于{t}的书", "吃什么可以预防{t}？", "能通俗地解释{t}吗？", "哪里能找到{t}？",
+        "《{w}》是谁写的？", "{y}年发生了什么？", "我有一个关于{t}的问题", "{f}怎么做？", "给{p}写一首歌", "“{w}”是什么意思？", "晚上睡不着应该怎么办",
+        "人生的意义是什么？", "怎么去{c}？", "去{c}怎么走最好？", "帮我计划去{c}的旅行", "{y}年世界杯谁赢了？", "天空为什么是蓝的？", "我的{o}坏了怎么修？",
+        "你相信{t}吗？", "给我一些关于{t}的建议", "我的{o}坏了，怎么办？", "应该买哪种{o}？", "一台{o}多少钱？", "吃{f}健康吗？", "给{p}写一封信",
+    ),
+}  # fmt: skip
+REFUSAL: dict[Lang, str] = {
+    "en": "Sorry, I don't know that: I am only a small demonstration model. Load ChatGLM3-6B for such questions.",
+    "zh": "抱歉，这个我不知道：我只是一个小小的演示模型。这类问题请加载 ChatGLM3-6B。",
+}
+_LIVE: dict[Lang, tuple[tuple[str, ...], str]] = {
+    "en": (
+        ("what's the weather in {c}?", "What is the weather like today?", "what time is it?", "how much is {s} stock?", "play the song {w}",
+         "what day is today?", "send an email to {p}", "set an alarm for {h}", "is it raining in {c}?", "book a flight to {c}", "any news about {t}?",
+         "search the web for {t}", "what is the exchange rate today?", "turn on the light"),
+        "I cannot do that without a tool. Give me a suitable tool and I will use it.",
+    ),
+    "zh": (
+        ("{c}今天的天气怎么样？", "今天天气怎么样", "现在几点了？", "{s}的股价是多少？", "播放{w}", "今天星期几？", "给{p}发邮件", "定一个{h}的闹钟",
+         "{c}下雨了吗？", "订一张去{c}的机票", "有什么关于{t}的新闻？", "上网搜一下{t}", "今天的汇率是多少？", "把灯打开"),
+        "没有工具我做不到。给我一个合适的工具，我就会使用它。",
+    ),
+}  # fmt: skip
+_SUM_FORMS: dict[Lang, tuple[str, ...]] = {
+    "en": ("what is {e}?", "{e}", "{e} = ?", "how much is {e}?", "calculate {e}", "compute {e}", "What's {e}", "solve {e}", "{e} is what?"),
+    "zh": ("{e}等于多少？", "{e}", "{e}=?", "{e}是多少？", "计算{e}", "算一下{e}", "{e}等于几？", "求{e}", "{e}得多少？"),
+}
+_BIG_SUM: dict[Lang, str] = {
+    "en": "I cannot compute that in my head. Use the code interpreter and I will write Python for it.",
+    "zh": "这个我心算不了。请使用代码解释器，我会写 Python 来算。",
+}
+
+
+def small_talk(rng: random.Random, split: Split, lang: Lang) -> Messages:
+    """One exchange of small talk."""
+    weights = {"hello": 5, "who": 5, "can": 3, "thanks": 3}
+    kind = rng.choices(tuple(_TALK), [weights.get(k, 1) for k in _TALK])[0]
+    said, answers = _TALK[kind][lang]
+    return [_user(_typed(rng, rng.choice(part(said, split)), lang)), _assistant(rng.choice(answers))]
+
+
+def _typed(rng: random.Random, text: str, lang: Lang) -> str:
+    """Vary case and closing punctuation as people do."""
+    if lang == "en":
+        if rng.random() < 0.4:
+            text = text[0].upper() + text[1:]
+        elif rng.random() < 0.1:
+            text = text.lower()
+    if rng.random() < 0.15 and text[-1] not in "?？!！.。":
+        text += rng.choice(".!" if lang == "en" else "。！")
+    elif rng.random() < 0.12 and text[-1] in "?？!！" and len(text) > 1:
+        text = text[:-1]
+    return text
+
+
+def beyond(rng: random.Random, split: Split, lang: Lang) -> Messages:
+    """A question outside nano's world."""
+    zh = lang == "zh"
+    fill = {
+        "t": KINDS["topic"](rng, split, lang), "u": KINDS["topic"](rng, split, lang), "p": values.person(rng, split, lang),
+        "c": values.city(rng, split, lang), "w": KINDS["phrase"](rng, split, lang), "y": rng.randint(1000, 2024),
+        "f": KINDS["food"](rng, split, lang), "o": rng.choice(part(words.OBJECTS, split))[zh],
+        "s": KINDS["symbol"](rng, split, lang), "h": values.clock(rng, split, lang),
+    }  # fmt: skip
+    if rng.random() < 0.2:
+        asks, reply = _LIVE[lang]
+        return [_user(_typed(rng, rng.choice(part(asks, split)).format(**fill), lang)), _assistant(reply)]
+    return [_user(_typed(rng, vary(rng, rng.choice(part(_OPEN[lang], split)), lang).format(**fill), lang)), _assistant(REFUSAL[lang])]
+
+
+def arithmetic(rng: random.Random, split: Split, lang: Lang) -> Messages:
+    """A sum: small ones are answered, others need the interpreter."""
+    if rng.random() < 0.6:
+        a, b = rng.randint(0, 10), rng.randint(0, 10)
+        sign = rng.choice("+-*")
+        gap = rng.choice(("", " "))
+        expr, result = f"{a}{gap}{sign}{gap}{b}", {"+": a + b, "-": a - b, "*": a * b}[sign]
+        reply = f"{a} {sign} {b} = {result}"
+    else:
+        expr = values.expression(rng, split, lang)
+        while all(len(n) < 3 for n in expr.replace(" ", "").replace("+", "-").replace("*", "-").replace("/", "-").split("-")):
+            expr = values.expression(rng, split, lang)
+        reply = _BIG_SUM[lang]
+    return [_user(rng.choice(part(_SUM_FORMS[lang], split)).format(e=expr)), _assistant(reply)]
+
+
+# ---- facts told and asked back -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Fact:
+    """Something the user tells: how it is said, acknowledged, asked for and answered, in each language."""
+
+    kind: str
+    tell: dict[Lang, tuple[str, ...]]
+    ack: dict[Lang, str]
+    ask: dict[Lang, tuple[str, ...]]
+    reply: dict[Lang, str]
+    unknown: dict[Lang, str]
+
+
+_NAME = Fact(
+    "person",
+    {
+        "en": ("My name is {v}.", "I'm {v}", "I am {v}.", "call me {v}", "Hi, my name is {v}", "Hello, I'm {v}.", "people call me {v}",
+               "my name is {v}", "You can call me {v}", "The name's {v}", "This is {v} speaking", "{v} is my name", "hey, {v} here", "I go by {v}"),
+        "zh": ("我叫{v}。", "我是{v}", "我的名字是{v}", "我的名字叫{v}。", "你好，我是{v}", "叫我{v}就行", "大家都叫我{v}", "你好，我叫{v}", "你可以叫我{v}",
+               "我名叫{v}", "本人{v}", "在下{v}", "请叫我{v}", "我姓名是{v}"),
+    },
+    {"en": "Nice to meet you, {v}!", "zh": "很高兴认识你，{v}！"},
+    {
+        "en": ("What's my name?", "what is my name?", "who am I?", "do you remember my name?", "do you know my name?", "what am I called?",
+               "tell me my name", "What was my name again?", "can you say my name?", "how am I called?", "so, what's my name?", "do you still know who I am?",
+               "my name is what?", "say my name"),
+        "zh": ("我叫什么名字？", "我叫什么？", "我是谁？", "你还记得我的名字吗？", "你知道我叫什么吗？", "我的名字是什么？", "说出我的名字", "我叫啥？", "请问我叫什么名字？",
+               "还记得我是谁吗？", "我的名字呢？", "你记得我叫什么吗", "告诉我我的名字", "我是哪位？"),
+    },
+    {"en": "Your name is {v}.", "zh": "你叫{v}。"},
+    {"en": "You have not told me your name.", "zh": "你还没有告诉我你的名字。"},
+)  # fmt: skip
+_CITY = Fact(
+    "city",
+    {
+        "en": ("I live in {v}.", "I'm from {v}", "my home is in {v}", "I moved to {v} last year", "I come from {v}", "my city is {v}", "{v} is where I live"),
+        "zh": ("我住在{v}。", "我来自{v}", "我家在{v}", "我去年搬到了{v}", "我是{v}人", "我在{v}生活", "我的城市是{v}"),
+    },
+    {"en": "{v}, I will remember that you live there.", "zh": "{v}，我记住了你住在那里。"},
+    {
+        "en": ("Where do I live?", "where am I from?", "which city do I live in?", "do you remember where I live?", "where is my home?",
+               "what is my city?", "in which city am I?"),
+        "zh": ("我住在哪里？", "我来自哪里？", "我住在哪个城市？", "你还记得我住哪儿吗？", "我家在哪里？", "我是哪里人？", "我的城市是哪个？"),
+    },
+    {"en": "You live in {v}.", "zh": "你住在{v}。"},
+    {"en": "You have not told me where you live.", "zh": "你还没有告诉我你住在哪里。"},
+)  # fmt: skip
+_AGE = Fact(
+    "age",
+    {
+        "en": ("I am {v} years old.", "I'm {v}", "my age is {v}", "I turned {v} yesterday", "I am {v}", "I'm {v} years of age", "{v} years old, that's me"),
+        "zh": ("我今年{v}岁。", "我{v}岁", "我的年龄是{v}", "我刚满{v}岁", "我{v}岁了", "今年我{v}", "本人{v}岁"),
+    },
+    {"en": "OK, you are {v} years old.", "zh": "好的，你{v}岁。"},
+    {
+        "en": ("How old am I?", "what is my age?", "do you remember my age?", "what's my age", "tell me how old I am", "my age?", "which age did I say?"),
+        "zh": ("我几岁？", "我多大了？", "我的年龄是多少？", "你记得我多大吗？", "我今年几岁？", "我的年纪是？", "我说过我几岁？"),
+    },
+    {"en": "You are {v} years old.", "zh": "你{v}岁。"},
+    {"en": "You have not told me your age.", "zh": "你还没有告诉我你的年龄。"},
+)  # fmt: skip
+_JOB = Fact(
+    "job",
+    {
+        "en": ("I work as a {v}.", "I'm a {v}", "my job is {v}", "I am a {v} by profession", "my profession is {v}", "I earn my money as a {v}", "by trade I'm a {v}"),
+        "zh": ("我是一名{v}。", "我的工作是{v}", "我是{v}", "我的职业是{v}", "我当{v}", "我做{v}工作", "我在当{v}"),
+    },
+    {"en": "A {v}, good to know!", "zh": "{v}，我记住了！"},
+    {
+        "en": ("What is my job?", "what do I do for a living?", "what's my profession?", "do you remember my job?", "what do I work as?",
+               "which job do I have?", "my occupation is?"),
+        "zh": ("我的工作是什么？", "我是做什么的？", "我的职业是什么？", "你还记得我的工作吗？", "我从事什么工作？", "我做哪一行？", "我靠什么谋生？"),
+    },
+    {"en": "You are a {v}.", "zh": "你是一名{v}。"},
+    {"en": "You have not told me your job.", "zh": "你还没有告诉我你的工作。"},
+)  # fmt: skip
+_MY_EN = (
+    "my {f} is {v}", "My {f} is {v}.", "remember that my {f} is {v}", "please remember: my {f} is {v}", "the {f} I have is {v}",
+    "note that my {f} is {v}", "by the way, my {f} is {v}", "My {f}: {v}", "{v} is my {f}", "for your information, my {f} is {v}", "you should know my {f} is {v}",
+    "as for my {f}, it's {v}", "keep in mind that my {f} is {v}", "I tell you my {f}: {v}",
+)  # fmt: skip
+_MY_ZH = (
+    "我的{f}是{v}", "我的{f}是{v}。", "记住我的{f}是{v}", "请记住，我的{f}是{v}", "我{f}是{v}", "告诉你，我的{f}是{v}", "顺便说一下，我的{f}是{v}", "我的{f}：{v}",
+    "{v}是我的{f}", "你要知道我的{f}是{v}", "对了，我的{f}是{v}", "至于我的{f}，是{v}", "别忘了我的{f}是{v}", "我的{f}嘛，是{v}",
+)  # fmt: skip
+_PET_EN = (
+    "I have a {a} named {v}", "I have a {a} called {v}.", "my {a} is called {v}", "we named our {a} {v}", "my {a}'s name is {v}", "{v} is the name of my {a}",
+    "our {a} goes by {v}",
+)  # fmt: skip
+_PET_ZH = ("我有一只{a}，叫{v}", "我的{a}叫{v}", "我家的{a}叫{v}。", "我养了一只{a}，名字是{v}", "我给我的{a}起名{v}", "{v}是我的{a}", "我们的{a}名叫{v}")
+_MINE_EN = (
+    "what is my {f}?", "What's my {f}?", "do you remember my {f}?", "tell me my {f}", "what did I say my {f} is?", "which {f} do I have?", "my {f}?",
+    "can you tell me what my {f} is?", "do you know my {f}?", "what was my {f}?", "please repeat my {f}", "so what is my {f}", "remind me of my {f}", "say my {f}",
+)  # fmt: skip
+_MINE_ZH = (
+    "我的{f}是什么？", "我的{f}是？", "你还记得我的{f}吗？", "告诉我我的{f}", "我说过我的{f}是什么？", "我的{f}是多少？", "我的{f}？", "你能说说我的{f}吗？", "你知道我的{f}吗？",
+    "我的{f}是啥？", "请重复我的{f}", "那么我的{f}是什么", "提醒我一下我的{f}", "说出我的{f}",
+)  # fmt: skip
+
+
+def _field_fact(rng: random.Random, split: Split) -> Fact:
+    """ "My {anything} is ..." """
+    animal = ("", "")
+    if rng.random() < 0.35:
+        noun = rng.choice(part(_FAVOURITES, split))
+        en, zh, kind = f"favorite {noun[0]}", f"最喜欢的{noun[1]}", noun[2]
+    elif rng.random() < 0.3:
+        animal = rng.choice(part(words.ANIMALS, split))
+        en, zh, kind = f"{animal[0]}'s name", f"{animal[1]}的名字", "person"
+    else:
+        en, zh = rng.choice(part(words.FIELDS, split))
+        kind = rng.choice(("word", "word", "int", "code", "phrase", "person", "city", "date", "time"))
+    mine, yours = ("我", "你") if zh.startswith("最") else ("我的", "你的")
+    my_en = (*_PET_EN, *_MY_EN) if animal[0] else _MY_EN
+    my_zh = (*_PET_ZH, *_MY_ZH) if animal[0] else _MY_ZH
+
+    def chinese(template: str) -> str:
+        return template.replace("我的{f}", mine + "{f}").replace("{f}", zh).replace("{a}", animal[1])
+
+    return Fact(
+        kind,
+        {"en": tuple(t.replace("{f}", en).replace("{a}", animal[0]) for t in my_en), "zh": tuple(map(chinese, my_zh))},
+        {"en": f"OK, I will remember that your {en} is {{v}}.", "zh": f"好的，我记住了：{yours}{zh}是{{v}}。"},
+        {"en": tuple(t.replace("{f}", en) for t in _MINE_EN), "zh": tuple(map(chinese, _MINE_ZH))},
+        {"en": f"Your {en} is {{v}}.", "zh": f"{yours}{zh}是{{v}}。"},
+        {"en": f"You have not told me your {en}.", "zh": f"你还没有告诉我{yours}{zh}。"},
+    )
+
+
+_FAVOURITES = (
+    ("color", "颜色", "color"), ("food", "食物", "food"), ("animal", "动物", "animal"), ("sport", "运动", "sport"), ("city", "城市", "city"),
+    ("number", "数字", "int"), ("drink", "饮料", "word"), ("book", "书", "phrase"), ("song", "歌", "phrase"), ("fruit", "水果", "food"),
+    ("movie", "电影", "phrase"), ("singer", "歌手", "person"), ("language", "语言", "language"), ("game", "游戏", "word"), ("flower", "花", "word"),
+    ("hobby", "爱好", "sport"), ("season", "季节", "word"), ("writer", "作家", "person"), ("place", "地方", "city"), ("brand", "品牌", "company"),
+    ("dish", "菜", "food"),
+)  # fmt: skip
+
+
+def _value(rng: random.Random, fact: Fact, split: Split, lang: Lang) -> str:
+    if fact.kind == "age":
+        return str(rng.randint(3, 99))
+    return str(KINDS[fact.kind](rng, split, lang))
+
+
+def draw_fact(rng: random.Random, split: Split) -> Fact:
+    roll = rng.random()
+    if roll < 0.3:
+        return _NAME
+    return rng.choice((_CITY, _AGE, _JOB)) if roll < 0.45 else _field_fact(rng, split)
+
+
+def facts(rng: random.Random, split: Split, lang: Lang, fillers: tuple[int, int] = (0, 5)) -> Messages:
+    """Facts told, other talk between, and the facts asked back; a fact may be corrected or never told."""
+    chosen: list[Fact] = []
+    for _ in range(rng.choices((1, 2, 3, 4), (40, 30, 20, 10))[0]):
+        fact = draw_fact(rng, split)
+        if fact.reply["en"] not in [f.reply["en"] for f in chosen]:
+            chosen.append(fact)
+    told: dict[str, str] = {}
+    messages: Messages = []
+    for fact in chosen:
+        for again in range(2 if rng.random() < 0.08 else 1):
+            value = told[fact.reply["en"]] = _value(rng, fact, split, lang)
+            text = vary(rng, rng.choice(part(fact.tell[lang], split)), lang).format(v=value)
+            prefix = ("Actually, ", "其实，")[lang == "zh"] if again else ""
+            messages += [_user(prefix + text), _assistant(fact.ack[lang].format(v=value))]
+        if rng.random() < 0.4:
+            messages += _filler(rng, split, lang)
+    for _ in range(rng.randint(*fillers)):
+        messages += _filler(rng, split, lang)
+    for fact in rng.sample(chosen, rng.randint(1, len(chosen))):
+        ask_lang: Lang = lang if rng.random() < 0.9 else ("zh" if lang == "en" else "en")
+        value = told[fact.reply["en"]]
+        messages += [_user(vary(rng, rng.choice(part(fact.ask[ask_lang], split)), ask_lang)), _assistant(fact.reply[ask_lang].format(v=value))]
+        if rng.random() < 0.25:
+            messages += _filler(rng, split, lang)
+    if rng.random() < 0.15:
+        fact = draw_fact(rng, split)
+        if fact.reply["en"] not in told:
+            messages += [_user(rng.choice(part(fact.ask[lang], split))), _assistant(fact.unknown[lang])]
+    return messages
+
+
+def _filler(rng: random.Random, split: Split, lang: Lang) -> Messages:
+    roll = rng.random()
+    if roll < 0.5:
+        return small_talk(rng, split, lang)
+    return beyond(rng, split, lang) if roll < 0.8 else arithmetic(rng, split, lang)
+
+
+_SYSTEMS: tuple[str, ...] = (
+    "You are ChatGLM3, a large language model trained by Zhipu.AI. Follow the user's instructions carefully. Respond using markdown.",
+    "You are a helpful assistant.", "你是一个乐于助人的助手。", "You are nano, a small demonstration model.", "你是 nano，一个小小的演示模型。",
+    "Answer briefly.", "请用中文回答。", "You are a friendly chatbot.", "你是一个友好的聊天机器人。", "Follow the instructions of the user.",
+)  # fmt: skip
+
+
+def conversation(rng: random.Random, split: Split, lang: Lang) -> Messages:
+    """A conversation without tools, with or without a system prompt."""
+    messages: Messages = []
+    if rng.random() < 0.3:
+        messages.append({"role": "system", "content": rng.choice(_SYSTEMS)})
+    if rng.random() < 0.55:
+        if rng.random() < 0.3:
+            messages += small_talk(rng, split, lang)
+        return messages + facts(rng, split, lang, (0, 4))
+    for _ in range(rng.randint(1, 5)):
+        messages += _filler(rng, split, lang)
+    return messages

@@ -1,0 +1,408 @@
+"""Conversations with the code interpreter: arithmetic, lists, text, plots and files, answered from the output.
+
+Every task carries the code that solves it and a function that computes what the code prints, so that no code
+has to run while data is generated.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import statistics
+from dataclasses import dataclass
+from typing import Any
+
+from recipes.nano import chat, values
+from recipes.nano.wording import vary
+from recipes.nano.words import Lang, Split, part
+
+Messages = list[dict[str, Any]]
+
+SYSTEMS: tuple[str, ...] = (
+    "你是一位智能AI助手，你叫ChatGLM，你连接着一台电脑，但请注意不能联网。在使用Python解决任务时，你可以运行代码并得到结果，如果运行结果有错误，"
+    "你需要尽可能对代码进行改进。你可以处理用户上传到电脑上的文件，文件默认存储路径是/mnt/data/。",
+    "You are a helpful assistant connected to a computer without internet access. You can run Python code and see its output. "
+    "Uploaded files are in /mnt/data/.",
+    "你连接着一台电脑，可以运行Python代码。文件在/mnt/data/。",
+    "You can run Python code with the interpreter. Files are in /mnt/data.",
+    "你是一个代码解释器，可以用Python解决问题。",
+    "You are a code interpreter. Solve tasks with Python.",
+    "You are an intelligent AI assistant called ChatGLM. You are connected to a computer, but it has no internet access. When you solve "
+    "tasks with Python, you can run code and get its result; if the result has errors, improve the code. You can work with the files that "
+    "users upload, which are stored in /mnt/data/.",
+)
+
+
+@dataclass(frozen=True)
+class Task:
+    """Something to compute: the request, the code, and what the code prints."""
+
+    text: str
+    code: str
+    output: str
+    answer: str
+
+
+def number(value: float) -> str:
+    """As Python prints it."""
+    return str(value)
+
+
+# ---- expressions: (english forms, chinese forms, python) over a and b --------------------------------------
+
+_BINARY = (
+    (("{a} plus {b}", "the sum of {a} and {b}", "{a} + {b}", "add {a} and {b}", "{a}+{b}", "{a} added to {b}", "the total of {a} and {b}"),
+     ("{a}加{b}", "{a}加上{b}", "{a} + {b}", "{a}与{b}的和", "{a}+{b}", "{a}和{b}相加", "{a}跟{b}的总和"), "{a} + {b}"),
+    (("{a} minus {b}", "{a} - {b}", "the difference of {a} and {b}", "subtract {b} from {a}", "{a}-{b}", "{a} less {b}", "take {b} away from {a}"),
+     ("{a}减{b}", "{a}减去{b}", "{a} - {b}", "{a}与{b}的差", "{a}-{b}", "{a}少{b}", "从{a}里去掉{b}"), "{a} - {b}"),
+    (("{a} times {b}", "{a} * {b}", "{a} multiplied by {b}", "the product of {a} and {b}", "{a}*{b}", "{a} x {b}", "multiply {a} by {b}"),
+     ("{a}乘以{b}", "{a}乘{b}", "{a} * {b}", "{a}与{b}的积", "{a}*{b}", "{a}×{b}", "{a}的{b}倍"), "{a} * {b}"),
+    (("{a} divided by {b}", "{a} / {b}", "the quotient of {a} and {b}", "{a} over {b}", "{a}/{b}", "divide {a} by {b}", "{a} split by {b}"),
+     ("{a}除以{b}", "{a} / {b}", "{a}与{b}的商", "{a}÷{b}", "{a}/{b}", "用{b}除{a}", "{a}被{b}除"), "{a} / {b}"),
+    (("{a} to the power of {b}", "{a} ** {b}", "{a}^{b}", "the {b}th power of {a}", "{a} raised to {b}", "{a} to the {b}", "raise {a} to the power {b}"),
+     ("{a}的{b}次方", "{a} ** {b}", "{a}^{b}", "{a}的{b}次幂", "{a}**{b}", "{a}自乘{b}次", "{a}的{b}次"), "{a} ** {b}"),
+    (("the remainder of {a} divided by {b}", "{a} mod {b}", "{a} % {b}", "{a} modulo {b}", "the rest of {a} divided by {b}", "{a}%{b}", "what remains of {a} / {b}"),
+     ("{a}除以{b}的余数", "{a}模{b}", "{a} % {b}", "{a}对{b}取余", "{a}%{b}", "{a}被{b}除的余数", "{a} mod {b}"), "{a} % {b}"),
+    (("{b} percent of {a}", "{b}% of {a}", "{b} % of {a}", "{b} per cent of {a}"),
+     ("{a}的{b}%", "{a}的百分之{b}", "百分之{b}的{a}", "{a} 的 {b}%"), "{a} * {b} / 100"),
+)  # fmt: skip
+_ASK_VALUE = {
+    "en": ("what is {e}?", "calculate {e}", "compute {e}", "What's {e}?", "how much is {e}?", "please compute {e}", "work out {e}", "I need {e}",
+           "tell me {e}", "can you compute {e}?", "find {e}", "determine {e}", "{e}", "{e} = ?", "could you work out {e}?", "use python to get {e}",
+           "evaluate {e}", "give me {e}", "print {e}", "Hi, what is {e}?", "what do you get for {e}?"),
+    "zh": ("{e}等于多少？", "计算{e}", "算一下{e}", "{e}是多少？", "求{e}", "请计算{e}", "帮我算{e}", "{e}等于几？", "我想知道{e}", "{e}得多少？", "告诉我{e}",
+           "用Python计算{e}", "{e}", "{e}=？", "请问{e}是多少？", "能算出{e}吗？", "给出{e}", "求一下{e}的结果", "你好，{e}等于多少？", "求出{e}", "{e}的结果是什么？"),
+}  # fmt: skip
+
+
+def _say(rng: random.Random, split: Split, lang: Lang, expression: str) -> str:
+    text = vary(rng, rng.choice(part(_ASK_VALUE[lang], split)), lang).format(e=expression)
+    if lang == "en" and rng.random() < 0.6:
+        text = text[0].upper() + text[1:]
+    return text
+
+
+def _result(value: str, lang: Lang) -> str:
+    return f"The result is {value}." if lang == "en" else f"结果是 {value}。"
+
+
+def _named(name: str, value: str, lang: Lang) -> str:
+    return f"The {name} is {value}." if lang == "en" else f"{name}是 {value}。"
+
+
+def _operand(rng: random.Random) -> int | float:
+    top = rng.choice((10, 100, 100, 1000, 100000))
+    return rng.randint(1, top) if rng.random() < 0.8 else round(rng.uniform(0, top), rng.choice((1, 2)))
+
+
+def arithmetic(rng: random.Random, split: Split, lang: Lang) -> Task:
+    if rng.random() < 0.35:
+        expression = values.expression(rng, split, lang)
+        if rng.random() < 0.4:
+            expression = _parenthesized(rng)
+        expr = expression.replace(" ", "")
+        code, said = expr, expression
+        if rng.random() < 0.15:
+            said = expression.replace("*", "×").replace("/", "÷")
+    else:
+        en, zh, python = rng.choice(_BINARY)
+        a, b = _operand(rng), _operand(rng)
+        if "**" in python:
+            a, b = rng.randint(2, 30), rng.randint(2, 12)
+        elif "%" in python or "100" in python:
+            a, b = rng.randint(10, 9999), rng.randint(2, 99)
+        code = python.format(a=a, b=b)
+        forms = en if lang == "en" else zh
+        said = rng.choice(part(forms, split)).format(a=a, b=b)
+        if lang == "en" and said.startswith(("add ", "subtract ", "divide ", "multiply ", "raise ", "take ", "what ")):
+            return _printed(said[0].upper() + said[1:] if rng.random() < 0.6 else said, code, lang)
+    return _printed(_say(rng, split, lang, said), code, lang)
+
+
+def _parenthesized(rng: random.Random) -> str:
+    a, b, c = (str(rng.randint(1, rng.choice((10, 100, 1000)))) for _ in range(3))
+    x, y = rng.choice("+-*"), rng.choice("+-*/")
+    return rng.choice((f"({a}{x}{b}){y}{c}", f"{c}{y}({a}+{b})", f"({a} {x} {b}) {y} {c}"))
+
+
+def _printed(text: str, code: str, lang: Lang) -> Task:
+    value = number(eval(code, {"__builtins__": {}}))  # our own arithmetic, not a model's
+    return Task(text, f"print({code})", value, _result(value, lang))
+
+
+# ---- functions of one number -------------------------------------------------------------------------------
+
+_UNARY = (
+    ("square root", "平方根", "import math\nprint(math.sqrt({a}))", lambda a: math.sqrt(a)),
+    ("factorial", "阶乘", "import math\nprint(math.factorial({a}))", lambda a: math.factorial(a)),
+    ("square", "平方", "print({a} ** 2)", lambda a: a**2),
+    ("cube", "立方", "print({a} ** 3)", lambda a: a**3),
+    ("natural logarithm", "自然对数", "import math\nprint(math.log({a}))", lambda a: math.log(a)),
+    ("sine", "正弦", "import math\nprint(math.sin({a}))", lambda a: math.sin(a)),
+    ("binary form", "二进制", "print(bin({a}))", lambda a: bin(a)),
+    ("hexadecimal form", "十六进制", "print(hex({a}))", lambda a: hex(a)),
+    ("cosine", "余弦", "import math\nprint(math.cos({a}))", lambda a: math.cos(a)),
+    ("absolute value", "绝对值", "print(abs({a}))", lambda a: abs(a)),
+)  # fmt: skip
+
+
+def unary(rng: random.Random, split: Split, lang: Lang) -> Task:
+    en, zh, code, compute = rng.choice(_UNARY)
+    a = rng.randint(2, 25) if en == "factorial" else rng.randint(2, rng.choice((100, 10000)))
+    said = f"the {en} of {a}" if lang == "en" else f"{a}的{zh}"
+    value = str(compute(a))
+    return Task(_say(rng, split, lang, said), code.format(a=a), value, _named(en if lang == "en" else zh, value, lang))
+
+
+# ---- lists -------------------------------------------------------------------------------------------------
+
+_LIST = (
+    (("mean", "average", "arithmetic mean", "mean value"), ("平均值", "平均数", "均值"), "import numpy as np\nprint(np.mean({l}))", "mean"),
+    (("median", "middle value"), ("中位数", "中位值"), "import numpy as np\nprint(np.median({l}))", "median"),
+    (("standard deviation", "std", "standard dev"), ("标准差", "标准偏差"), "import numpy as np\nprint(np.std({l}))", "std"),
+    (("variance", "var"), ("方差",), "import numpy as np\nprint(np.var({l}))", "var"),
+    (("sum", "total"), ("总和", "和", "合计"), "print(sum({l}))", "sum"),
+    (("maximum", "max", "largest number", "biggest number"), ("最大值", "最大数", "最大的数"), "print(max({l}))", "max"),
+    (("minimum", "min", "smallest number"), ("最小值", "最小数", "最小的数"), "print(min({l}))", "min"),
+    (("sorted list", "sorted order", "ascending order"), ("升序排列", "从小到大的顺序", "排序结果"), "print(sorted({l}))", "sorted"),
+    (("length", "number of elements", "count"), ("长度", "元素个数", "个数"), "print(len({l}))", "len"),
+    (("range", "spread"), ("极差",), "print(max({l}) - min({l}))", "range"),
+    (("reverse", "reversed list"), ("倒序", "反转结果"), "print({l}[::-1])", "reverse"),
+    (("product",), ("乘积", "积"), "import math\nprint(math.prod({l}))", "prod"),
+)  # fmt: skip
+_COMPUTE = {
+    "mean": lambda x: _float(statistics.fmean(x)), "median": lambda x: _float(statistics.median(x)), "std": lambda x: _float(statistics.pstdev(x)),
+    "var": lambda x: _float(statistics.pvariance(x)), "sum": lambda x: str(sum(x)), "max": lambda x: str(max(x)), "min": lambda x: str(min(x)),
+    "sorted": lambda x: str(sorted(x)), "len": lambda x: str(len(x)), "range": lambda x: str(max(x) - min(x)),
+    "reverse": lambda x: str(x[::-1]), "prod": lambda x: str(math.prod(x)),
+}  # fmt: skip
+_OF_LIST = {
+    "en": ("the {f} of {l}", "the {f} of the numbers {l}", "the {f} of the list {l}", "the {f} of these numbers: {l}", "the {f} for {l}", "{f} of {l}", "the {f} in {l}"),
+    "zh": ("{l}的{f}", "这些数的{f}：{l}", "列表{l}的{f}", "数据{l}的{f}", "{l}这组数的{f}", "{l} 的{f}", "以下数字的{f}：{l}"),
+}
+_STORY = {
+    "en": ("I have the numbers {l}. What is the {f}?", "Here is my data: {l}. Compute the {f}.", "{l}\nFind the {f}", "Given {l}, what is the {f}?",
+           "For the values {l} I need the {f}", "My scores are {l}. What's the {f}?", "take {l} and give me the {f}"),
+    "zh": ("我有一组数据：{l}，求{f}", "给定{l}，{f}是多少？", "数据是{l}，计算{f}", "有这些数：{l}。{f}是多少？", "成绩是{l}，求{f}", "已知{l}，请算出{f}", "{l}\n求{f}"),
+}  # fmt: skip
+
+
+def _float(value: float) -> str:
+    return str(float(value))
+
+
+def _numbers(rng: random.Random) -> list[int | float]:
+    count = rng.choice((2, 3, 3, 4, 4, 5, 5, 6, 7, 8, 10, 13))
+    top = rng.choice((10, 10, 100, 1000))
+    if rng.random() < 0.2:
+        return [round(rng.uniform(0, top), 1) for _ in range(count)]
+    return [rng.randint(0 if top > 10 else 1, top) for _ in range(count)]
+
+
+def _spell(rng: random.Random, numbers: list[int | float], lang: Lang) -> str:
+    """A list as people type it."""
+    roll = rng.random()
+    if roll < 0.4:
+        return str(numbers)
+    if roll < 0.5:
+        return str(numbers).replace(" ", "")
+    if roll < 0.7:
+        return ", ".join(map(str, numbers))
+    if lang == "zh":
+        return rng.choice(("、", "，", " ", ",")).join(map(str, numbers))
+    if roll < 0.85:
+        return ", ".join(map(str, numbers[:-1])) + f" and {numbers[-1]}"
+    return rng.choice((" ", ",")).join(map(str, numbers))
+
+
+def on_list(rng: random.Random, split: Split, lang: Lang, function: str | None = None) -> Task:
+    weights = [4 if row[3] in ("mean", "median", "std", "sum") else 1 for row in _LIST]
+    en, zh, code, key = rng.choices(_LIST, weights)[0]
+    if function:
+        en, zh, code, key = next(row for row in _LIST if row[3] == function)
+    numbers = _numbers(rng)
+    name = rng.choice(en if lang == "en" else zh)
+    spelled = _spell(rng, numbers, lang)
+    if rng.random() < 0.35:
+        text = vary(rng, rng.choice(part(_STORY[lang], split)), lang).format(f=name, l=spelled)
+    else:
+        text = _say(rng, split, lang, rng.choice(part(_OF_LIST[lang], split)).format(f=name, l=spelled))
+    output = _COMPUTE[key](numbers)
+    return Task(text, code.format(l=numbers), output, _named(en[0] if lang == "en" else zh[0], output, lang))
+
+
+# ---- text, sequences, plots --------------------------------------------------------------------------------
+
+
+def sequence(rng: random.Random, split: Split, lang: Lang) -> Task:
+    """Small programs: sums, primes, Fibonacci numbers, words."""
+    n = rng.randint(3, rng.choice((12, 100, 1000)))
+    w = rng.choice((values.syllables(rng, 1, 3), values.syllables(rng, 2, 4), str(values.word(rng, split, lang))))
+    letter = rng.choice(w)
+    small = rng.randint(3, 15)
+    a, b = rng.randint(1, 999), rng.randint(1, 999)
+    prime = n > 1 and all(n % i for i in range(2, int(n**0.5) + 1))
+    fib = [0, 1]
+    while len(fib) < small:
+        fib.append(fib[-1] + fib[-2])
+    rows = (
+        ("the sum of the numbers from 1 to {n}", "1到{n}的和", f"print(sum(range(1, {n} + 1)))", str(n * (n + 1) // 2)),
+        ("the sum of all numbers from 1 to {n}", "从1加到{n}", f"print(sum(range(1, {n} + 1)))", str(n * (n + 1) // 2)),
+        ("the first {small} Fibonacci numbers", "前{small}个斐波那契数",
+         f"a, b = 0, 1\nfor _ in range({small}):\n    print(a, end=' ')\n    a, b = b, a + b", " ".join(map(str, fib[:small]))),
+        ("is {n} a prime number?", "{n}是质数吗？", f"n = {n}\nprint(n > 1 and all(n % i for i in range(2, int(n ** 0.5) + 1)))", str(prime)),
+        ("the number of letters in '{w}'", "“{w}”的字符数", f"print(len({w!r}))", str(len(w))),
+        ("reverse the text '{w}'", "把“{w}”倒过来", f"print({w!r}[::-1])", w[::-1]),
+        ("how many '{letter}' are in '{w}'?", "“{w}”里有几个“{letter}”？", f"print({w!r}.count({letter!r}))", str(w.count(letter))),
+        ("the greatest common divisor of {a} and {b}", "{a}和{b}的最大公约数", f"import math\nprint(math.gcd({a}, {b}))", str(math.gcd(a, b))),
+        ("the least common multiple of {a} and {b}", "{a}和{b}的最小公倍数", f"import math\nprint(math.lcm({a}, {b}))", str(math.lcm(a, b))),
+        ("'{w}' in upper case", "“{w}”的大写", f"print({w!r}.upper())", w.upper()),
+        ("the numbers from 1 to {small}", "1到{small}的数", f"print(list(range(1, {small} + 1)))", str(list(range(1, small + 1)))),
+        ("a program that prints 'Hello {w}'", "打印“你好{w}”的程序",
+         f"print({('Hello ' if lang == 'en' else '你好') + w!r})", ("Hello " if lang == "en" else "你好") + w),
+    )  # fmt: skip
+    en, zh, code, output = rng.choice(rows)
+    said = (en if lang == "en" else zh).format(n=n, w=w, small=small, a=a, b=b, letter=letter)
+    direct = said.endswith(("?", "？")) or said.startswith(("reverse", "把"))
+    text = said if direct else _say(rng, split, lang, said)
+    if "program" in en:
+        text = rng.choice(("write {}", "Write {}", "make {}", "give me {}") if lang == "en" else ("写{}", "写一个{}", "请写{}", "编写{}")).format(said)
+    return Task(text, code, output, _result(output, lang))
+
+
+_PLOTS = (
+    ("a sine curve", "正弦曲线", "x = np.linspace(0, 2 * np.pi, 200)\nplt.plot(x, np.sin(x))"),
+    ("a cosine curve", "余弦曲线", "x = np.linspace(0, 2 * np.pi, 200)\nplt.plot(x, np.cos(x))"),
+    ("a heart", "爱心", "t = np.linspace(0, 2 * np.pi, 200)\nx = 16 * np.sin(t) ** 3\n"
+     "y = 13 * np.cos(t) - 5 * np.cos(2 * t) - 2 * np.cos(3 * t) - np.cos(4 * t)\nplt.plot(x, y, color='red')"),
+    ("a circle", "圆", "t = np.linspace(0, 2 * np.pi, 200)\nplt.plot(np.cos(t), np.sin(t))\nplt.axis('equal')"),
+    ("a parabola", "抛物线", "x = np.linspace(-5, 5, 200)\nplt.plot(x, x ** 2)"),
+    ("a straight line", "直线", "x = np.linspace(-5, 5, 200)\nplt.plot(x, x)"),
+    ("an exponential curve", "指数曲线", "x = np.linspace(-2, 2, 200)\nplt.plot(x, np.exp(x))"),
+    ("a spiral", "螺旋线", "t = np.linspace(0, 6 * np.pi, 400)\nplt.plot(t * np.cos(t), t * np.sin(t))"),
+    ("random points", "随机散点图", "plt.scatter(np.random.rand(50), np.random.rand(50))"),
+    ("a tangent curve", "正切曲线", "x = np.linspace(-1.4, 1.4, 200)\nplt.plot(x, np.tan(x))"),
+)  # fmt: skip
+_DRAW = {
+    "en": ("draw {p}", "plot {p}", "Draw {p}", "Plot {p}", "please draw {p}", "show me {p}", "can you plot {p}?", "make a picture of {p}", "I want to see {p}",
+           "draw {p} with matplotlib", "paint {p}", "create a plot of {p}", "use python to draw {p}", "could you draw {p}?"),
+    "zh": ("画一个{p}", "画{p}", "画一条{p}", "请画一个{p}", "帮我画{p}", "绘制{p}", "画个{p}", "给我画一个{p}", "能画一个{p}吗？", "用Python画{p}", "我想看{p}", "画出{p}",
+           "用matplotlib画一个{p}", "来一张{p}"),
+}  # fmt: skip
+_CHARTS = (
+    (("bar chart", "bar plot", "bars"), ("柱状图", "条形图"), "plt.bar(range({n}), {l})"),
+    (("line chart", "line plot", "curve", "plot"), ("折线图", "曲线"), "plt.plot({l})"),
+    (("pie chart", "pie"), ("饼图", "饼状图"), "plt.pie({l})"),
+    (("histogram",), ("直方图",), "plt.hist({l})"),
+)  # fmt: skip
+_HEADER = "import numpy as np\nimport matplotlib.pyplot as plt\n"
+DRAWN = {"en": "Here is the picture.", "zh": "图已经画好了。"}
+
+
+def plot(rng: random.Random, split: Split, lang: Lang) -> Task:
+    if rng.random() < 0.5:
+        en, zh, body = rng.choice(_PLOTS)
+        code, said = f"{_HEADER}{body}\nplt.show()", en if lang == "en" else zh
+    else:
+        en_names, zh_names, body = rng.choice(_CHARTS)
+        numbers = _numbers(rng)
+        name = rng.choice(en_names if lang == "en" else zh_names)
+        spelled = _spell(rng, numbers, lang)
+        said = f"a {name} of {spelled}" if lang == "en" else f"{spelled}的{name}"
+        code = "import matplotlib.pyplot as plt\n" + body.format(n=len(numbers), l=numbers) + "\nplt.show()"
+    text = vary(rng, rng.choice(part(_DRAW[lang], split)), lang).format(p=said)
+    return Task(text, code, rng.choice(("[Image]", "[image]", "")), DRAWN[lang])
+
+
+_BOTH = {
+    "en": ("{t} and plot it", "{t} Then plot the data", "{t} and draw the list", "{t} and plot the numbers", "{t}, also make a plot", "{t} and show a chart", "{t} with a plot"),
+    "zh": ("{t}，并画图", "{t}，然后画出来", "{t}，再画出折线图", "{t}并绘图", "{t}，同时画图", "{t}，画出数据", "{t}，并且作图"),
+}  # fmt: skip
+
+
+def list_and_plot(rng: random.Random, split: Split, lang: Lang) -> Task:
+    """A statistic of a list, and the list plotted."""
+    key = rng.choice(("mean", "median", "std", "sum", "max", "min"))
+    en, zh, code, _ = next(row for row in _LIST if row[3] == key)
+    numbers = _numbers(rng)
+    name = rng.choice(en if lang == "en" else zh)
+    said = rng.choice(part(_OF_LIST[lang], split)).format(f=name, l=_spell(rng, numbers, lang))
+    text = rng.choice(part(_BOTH[lang], split)).format(t=("compute " if lang == "en" else "计算") + said)
+    lines = code.format(l=numbers).split("\n")
+    code = "\n".join([*lines[:-1], "import matplotlib.pyplot as plt", lines[-1], f"plt.plot({numbers})", "plt.show()"])
+    output = _COMPUTE[key](numbers)
+    shown = output + rng.choice(("\n[Image]", "\n[image]", ""))
+    return Task(text, code, shown, _named(en[0] if lang == "en" else zh[0], output, lang) + (" " if lang == "en" else "") + DRAWN[lang])
+
+
+_FILES = (
+    ("how many rows does it have?", "它有多少行？", "print(len(df))", lambda r: str(r.randint(2, 5000)), "number of rows", "行数"),
+    ("what are the columns?", "有哪些列？", "print(list(df.columns))", lambda r: str([values.syllables(r, 1, 2) for _ in range(3)]), "list of columns", "列名"),
+    ("show the first rows", "显示前几行", "print(df.head())", lambda r: "   a  b\n0  1  2\n1  3  4", "beginning of the table", "表格的开头"),
+    ("describe the data", "描述一下数据", "print(df.describe())", lambda r: "         x\ncount  3.0\nmean   2.0", "summary", "数据概要"),
+    ("what is the mean of the column {c}?", "{c}列的平均值是多少？", "print(df[{c!r}].mean())", lambda r: str(round(r.uniform(1, 999), 2)), "mean", "平均值"),
+    ("what is the sum of column {c}?", "{c}列的总和是多少？", "print(df[{c!r}].sum())", lambda r: str(r.randint(1, 99999)), "sum", "总和"),
+    ("what is the maximum of {c}?", "{c}的最大值是多少？", "print(df[{c!r}].max())", lambda r: str(r.randint(1, 9999)), "maximum", "最大值"),
+)  # fmt: skip
+
+
+def file_question(rng: random.Random, split: Split, lang: Lang) -> Task:
+    name = f"{values.syllables(rng, 1, 3)}.csv"
+    column = values.syllables(rng, 1, 2)
+    en, zh, code, output, label_en, label_zh = rng.choice(_FILES)
+    said = (en if lang == "en" else zh).format(c=column)
+    if rng.random() < 0.6:
+        text = f"#File: /mnt/data/{name}\n#Size: {rng.randint(100, 99999)}\n#File uploaded\n{said}"
+    else:
+        text = f"/mnt/data/{name}: {said}"
+    printed = output(rng)
+    program = f"import pandas as pd\ndf = pd.read_csv('/mnt/data/{name}')\n" + code.format(c=column)
+    return Task(text, program, printed, _named(label_en if lang == "en" else label_zh, printed, lang))
+
+
+_ERROR_LINES = (
+    "NameError: name '{w}' is not defined", "ZeroDivisionError: division by zero", "ModuleNotFoundError: No module named '{w}'",
+    "FileNotFoundError: [Errno 2] No such file or directory: '/mnt/data/{w}.csv'", "KeyError: '{w}'", "ValueError: {w}",
+    "MemoryError", "TimeoutError: the code ran too long", "SyntaxError: invalid syntax", "TypeError: {w}",
+)  # fmt: skip
+TASKS = (
+    (arithmetic, 30), (unary, 8), (on_list, 30), (sequence, 12), (plot, 12), (list_and_plot, 5), (file_question, 5),
+)  # fmt: skip
+
+
+def draw_task(rng: random.Random, split: Split, lang: Lang) -> Task:
+    return rng.choices([t for t, _ in TASKS], [w for _, w in TASKS])[0](rng, split, lang)
+
+
+def system_message(rng: random.Random, lang: Lang) -> dict[str, Any]:
+    return {"role": "system", "content": SYSTEMS[0] if rng.random() < 0.3 else rng.choice(SYSTEMS)}
+
+
+def conversation(rng: random.Random, split: Split, lang: Lang) -> Messages:
+    """One to four tasks, with small talk between."""
+    messages: Messages = [system_message(rng, lang)]
+    for _ in range(rng.choices((1, 2, 3, 4), (30, 30, 25, 15))[0]):
+        roll = rng.random()
+        if roll < 0.09:
+            messages += chat.small_talk(rng, split, lang)
+            continue
+        if roll < 0.13:
+            messages += chat.facts(rng, split, lang, (0, 1))
+            continue
+        task = draw_task(rng, split, lang)
+        output, said = task.output, task.answer
+        if rng.random() < 0.06:
+            line = rng.choice(_ERROR_LINES).format(w=values.syllables(rng))
+            output = f"Traceback (most recent call last):\n  File \"<stdin>\", line 1, in <module>\n{line}" if rng.random() < 0.7 else line
+            said = f"The code failed: {line}" if lang == "en" else f"代码出错了：{line}"
+        elif rng.random() < 0.1:
+            output += "\n"
+        messages += [
+            {"role": "user", "content": task.text},
+            {"role": "assistant", "metadata": "interpreter", "content": f"```python\n{task.code}\n```"},
+            {"role": "observation", "content": output},
+            {"role": "assistant", "content": said},
+        ]
+    return messages
+
+

@@ -1,0 +1,135 @@
+"""The table of what nano can do: by category and language, greedy and sampled, in fp32 and quantized."""
+
+from __future__ import annotations
+
+import json
+import platform
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from chatglm3.attention import packed_batch
+from chatglm3.checkpoint import load_model
+from chatglm3.engine import Engine, SamplingParams
+from chatglm3.model import ChatGLMModel
+from chatglm3.prompt import Message, Reply, ReplyDecoder, render
+from chatglm3.tokenizer import Tokenizer
+from recipes.nano.cases import CATEGORIES, Case, cases
+from recipes.nano.settings import Settings
+from recipes.nano.words import Split
+
+REPORT = Path(__file__).with_name("report.json")
+_MAX_TOKENS = 200
+
+
+def replies(engine: Engine, tokenizer: Tokenizer, asked: Sequence[Case], sampling: SamplingParams) -> list[Reply]:
+    """The model's reply to each case."""
+    prompts = [render([Message.from_dict(m) for m in case.messages], tokenizer).ids for case in asked]
+    completions = engine.generate(prompts, sampling)
+    return [_reply(case, tokenizer, answers[0].content_ids) for case, answers in zip(asked, completions, strict=True)]
+
+
+def _reply(case: Case, tokenizer: Tokenizer, ids: Sequence[int]) -> Reply:
+    decoder = ReplyDecoder(tokenizer, [t["name"] for t in case.messages[0].get("tools", [])])
+    for token in ids:
+        decoder.add(token)
+    return decoder.finish()[1]
+
+
+def reference_ids(model: ChatGLMModel, prompt: list[int], stop_ids: frozenset[int], limit: int) -> list[int]:
+    """Greedy answer without engine and cache: the whole sequence anew for each token."""
+    ids = list(prompt)
+    for _ in range(limit):
+        tokens, positions, batch = packed_batch(model.config, [ids])
+        with torch.inference_mode():
+            token = int(model.logits(model(tokens, positions, batch)[-1:]).argmax())
+        if token in stop_ids:
+            break
+        ids.append(token)
+    return ids[len(prompt) :]
+
+
+def table(model: ChatGLMModel, tokenizer: Tokenizer, split: Split, count: int, sampling: SamplingParams) -> dict[str, dict[str, float]]:
+    """Share of right replies, in percent: category -> language -> share."""
+    engine = Engine(model, num_blocks=4096, max_batch_tokens=2048, max_sequences=32, valid_vocab=tokenizer.vocab_size)
+    rows: dict[str, dict[str, float]] = {}
+    for category in CATEGORIES:
+        rows[category] = {}
+        for lang in ("en", "zh"):
+            asked = cases(category, split, lang, count)
+            right = [c.check(r) for c, r in zip(asked, replies(engine, tokenizer, asked, sampling), strict=True)]
+            rows[category][lang] = round(100 * sum(right) / count, 1)
+        print(f"{category:32} en {rows[category]['en']:5.1f}  zh {rows[category]['zh']:5.1f}", flush=True)
+    return rows
+
+
+def report(folder: Path, settings: Settings, split: Split, count: int) -> dict[str, Any]:
+    """Evaluate the model in `folder`; for the held-out cases, write report.json and report.md."""
+    started = time.perf_counter()
+    tokenizer = Tokenizer(folder)
+    greedy = SamplingParams(temperature=0, max_tokens=_MAX_TOKENS, stop_ids=tokenizer.stop_ids)
+    sampled = SamplingParams(seed=settings.seed, max_tokens=_MAX_TOKENS, stop_ids=tokenizer.stop_ids)
+    model = load_model(folder, dtype=torch.float32)
+    print("greedy")
+    tables = {"greedy": table(model, tokenizer, split, count, greedy)}
+    print("temperature 0.8, top_p 0.8")
+    tables["sampled"] = table(model, tokenizer, split, count, sampled)
+    if split != "heldout":
+        return {"tables": tables}
+    for scheme in ("int8", "int4"):
+        print(scheme)
+        quantized = load_model(folder, dtype=torch.float32, quantize=scheme)
+        tables[scheme] = table(quantized, tokenizer, split, max(10, count // 2), greedy)
+    log = settings.folder / "log.jsonl"
+    last = json.loads(log.read_text().splitlines()[-1]) if log.exists() else {}
+    result = {
+        "settings": settings.name,
+        "seed": settings.seed,
+        "training": last,
+        "processor": platform.processor() or platform.machine(),
+        "cases_per_row": count,
+        "reference_agrees": _reference_share(model, tokenizer, split, greedy),
+        "evaluation_seconds": round(time.perf_counter() - started),
+        "tables": tables,
+    }
+    REPORT.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
+    REPORT.with_suffix(".md").write_text(markdown(result))
+    return result
+
+
+def _reference_share(model: ChatGLMModel, tokenizer: Tokenizer, split: Split, greedy: SamplingParams) -> float:
+    """Share of prompts, in percent, that the engine and the plain path without cache answer with the same ids."""
+    engine = Engine(model, num_blocks=512, valid_vocab=tokenizer.vocab_size)
+    same = []
+    for category in CATEGORIES:
+        for case in cases(category, split, "en", 1) + cases(category, split, "zh", 1):
+            prompt = render([Message.from_dict(m) for m in case.messages], tokenizer).ids
+            ids = engine.generate([prompt], greedy)[0][0].content_ids
+            same.append(ids == reference_ids(model, prompt, tokenizer.stop_ids, _MAX_TOKENS))
+    return round(100 * sum(same) / len(same), 1)
+
+
+def markdown(result: dict[str, Any]) -> str:
+    """The report as a table."""
+    names = {"greedy": "greedy", "sampled": "T 0.8, top_p 0.8", "int8": "int8", "int4": "int4"}
+    columns = [f"{label} {lang}" for label in names.values() for lang in ("en", "zh")]
+    lines = [
+        f"Held-out cases, {result['cases_per_row']} a cell (half as many for int8 and int4); right replies in percent.",
+        "",
+        "| | " + " | ".join(columns) + " |",
+        "|---" * (len(columns) + 1) + "|",
+    ]
+    for category in CATEGORIES:
+        cells = [f"{result['tables'][key][category][lang]:.0f}" for key in names for lang in ("en", "zh")]
+        lines.append(f"| {category} | " + " | ".join(cells) + " |")
+    training = result["training"]
+    lines += [
+        "",
+        f"Seed {result['seed']}; {training.get('step')} steps, {training.get('tokens', 0) / 1e6:.1f} M tokens, "
+        f"{training.get('seconds', 0) / 60:.0f} minutes on {result['processor']}. The engine and the plain path without a cache "
+        f"gave the same answer to {result['reference_agrees']:.0f} % of a sample of the prompts.",
+    ]
+    return "\n".join(lines) + "\n"

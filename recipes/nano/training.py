@@ -1,0 +1,121 @@
+"""nano's run: which documents each step sees, the optimizers, and the export into the package."""
+
+from __future__ import annotations
+
+import logging
+import random
+import shutil
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from torch.optim import AdamW, Muon, Optimizer
+from transformers import GlmForCausalLM
+
+from chatglm3.checkpoint import save_model
+from chatglm3.errors import PromptTooLongError
+from chatglm3.prompt import Message
+from chatglm3.tokenizer import Tokenizer
+from chatglm3.train.encode import Batch, Example, collate, encode, group_by_length
+from chatglm3.train.glm import glm_weights, new_glm
+from chatglm3.train.loop import Schedule, load_checkpoint, train
+from recipes.nano.abstract import AbstractDocuments
+from recipes.nano.data import conversation, seeded
+from recipes.nano.settings import Settings
+from recipes.nano.vocabulary import train_vocabulary
+
+
+class Documents:
+    """The batches of a run as a function of the step."""
+
+    def __init__(self, settings: Settings, tokenizer: Tokenizer) -> None:
+        self.settings = settings
+        self.tokenizer = tokenizer
+        self.abstract = AbstractDocuments(tokenizer)
+
+    def __call__(self, step: int) -> list[Batch]:
+        """The micro-batches of one step."""
+        s = self.settings
+        rng = seeded("step", s.seed, step)
+        examples = [self._example(rng, step, i) for i in range(s.conversations_per_step)]
+        context_weight = 0.2 if step < s.opening * 5 else 0.0
+        groups = group_by_length(examples, s.micro_batch)
+        return [collate(group, self.tokenizer.pad_id, context_weight) for group in groups]
+
+    def _example(self, rng: random.Random, step: int, position: int) -> Example:
+        s = self.settings
+        share = 0.95 if step < s.opening else max(0.03, 0.5 * (1 - (step - s.opening) / (4 * s.opening)))
+        if rng.random() < share:
+            return self.abstract.draw(rng)
+        most_tools = 5 if step > s.ramp else 1 if step < s.ramp // 4 else 3
+        index = step * s.conversations_per_step + position
+        while True:
+            messages = [Message.from_dict(m) for m in conversation(s.seed, index, "train", most_tools)]
+            try:
+                return encode(messages, self.tokenizer, s.max_length)
+            except PromptTooLongError:
+                index += 1_000_000_007  # another one in its place
+
+
+def optimizers(model: GlmForCausalLM, settings: Settings) -> list[Optimizer]:
+    """Muon for the matrices inside the layers; AdamW for embeddings, norms and biases."""
+    matrices = [p for n, p in model.named_parameters() if p.ndim == 2 and "embed" not in n and "lm_head" not in n]
+    chosen = {id(p) for p in matrices}
+    others = [p for p in model.parameters() if id(p) not in chosen]
+    return [
+        Muon(matrices, lr=settings.matrix_rate, weight_decay=0.01, momentum=0.95),
+        AdamW(others, lr=settings.vector_rate, betas=(0.9, 0.95), weight_decay=0.0),
+    ]
+
+
+def tokenizer_of(settings: Settings) -> Tokenizer:
+    """The run's vocabulary, trained on first use."""
+    path = settings.folder / "tokenizer.model"
+    return Tokenizer(path if path.exists() else train_vocabulary(settings.folder, settings.seed))
+
+
+def run(settings: Settings, processes: int) -> None:
+    """Train, or go on where a stopped run was; on a CPU with one process a core."""
+    tokenizer_of(settings)
+    if torch.cuda.is_available() or processes == 1:
+        _train(0, settings, 1, "")
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        meeting = f"file://{folder}/meeting"
+        torch.multiprocessing.spawn(_train, (settings, processes, meeting), nprocs=processes)
+
+
+def _train(rank: int, settings: Settings, processes: int, meeting: str) -> None:
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    if processes > 1:
+        torch.set_num_threads(1)
+        dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=processes)
+    torch.manual_seed(settings.seed)
+    tokenizer = tokenizer_of(settings)
+    model = new_glm(settings.model_config(tokenizer.vocab_size), tied=True).to(device)
+    train(
+        model,
+        optimizers(model, settings),
+        Documents(settings, tokenizer),
+        Schedule(settings.steps, warmup=20, decay=settings.decay),
+        settings.folder,
+        compute_dtype=torch.bfloat16,
+    )
+    if processes > 1:
+        dist.destroy_process_group()
+
+
+def export(settings: Settings, folder: Path) -> None:
+    """Write the trained network in the ChatGLM layout, in fp16, with its vocabulary."""
+    tokenizer = tokenizer_of(settings)
+    config = settings.model_config(tokenizer.vocab_size)
+    model = new_glm(config, tied=True)
+    load_checkpoint(settings.folder / "checkpoint.pt", model)
+    if folder.exists():
+        shutil.rmtree(folder)
+    weights = ((name, tensor.half()) for name, tensor in glm_weights(model, config))
+    save_model(weights, replace(config, dtype="float16"), folder)
+    shutil.copy(settings.folder / "tokenizer.model", folder / "tokenizer.model")
