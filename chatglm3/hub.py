@@ -47,7 +47,7 @@ def resolve(
     offline: bool = False,
     weights: bool = True,
 ) -> Path:
-    """The folder of a model, downloaded first where it has to be. `check_folder` says whether it is whole.
+    """The folder of a model, downloaded first where it has to be. Loading it checks whether it is whole.
 
     revision: a branch, tag or commit on the hub; None is the newest.
     token: for private and gated models; None takes the one of `hf auth login` or `HF_TOKEN`.
@@ -191,25 +191,6 @@ def _first_line(error: Exception) -> str:
     return str(error).strip().partition("\n")[0]
 
 
-def check_folder(folder: str | Path) -> None:
-    """Check that the weights of a checkpoint folder are all there and whole, reading none of them.
-
-    `ModelConfig.from_folder` and `Tokenizer` check the files that they read themselves.
-
-    Raises CheckpointError, naming the file and the remedy, where there are no weights, a shard that the index
-    names is missing, a safetensors file is shorter or longer than its header says, or a file is a git-lfs
-    pointer instead of its content.
-    """
-    folder = Path(folder)
-    for path in map(folder.joinpath, _METADATA):
-        if path.is_file():
-            _refuse_lfs_pointer(path)
-    for path in weight_files(folder):
-        _refuse_lfs_pointer(path)
-        if path.suffix == ".safetensors":
-            _check_safetensors_size(path)
-
-
 def weight_files(folder: Path) -> list[Path]:
     """The files that hold a folder's weights: safetensors before pickles, and what an index names before all.
 
@@ -228,7 +209,6 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def _indexed_files(index: Path) -> list[Path]:
-    _refuse_lfs_pointer(index)
     try:
         names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -240,28 +220,3 @@ def _indexed_files(index: Path) -> list[Path]:
             "download the missing ones"
         )
     return [index.parent / name for name in names]
-
-
-def _refuse_lfs_pointer(path: Path) -> None:
-    with path.open("rb") as file:
-        if file.read(40).startswith(b"version https://git-lfs.github.com/"):
-            raise CheckpointError(
-                f"{path} is a git-lfs pointer, not the file itself; run `git lfs pull` in {path.parent}"
-            )
-
-
-def _check_safetensors_size(path: Path) -> None:
-    """Compare the file's size with its header: 8 bytes of length, JSON with `data_offsets`, then the data."""
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        header_size = int.from_bytes(file.read(8), "little")
-        if size < 8 or header_size > size - 8:
-            raise CheckpointError(f"{path} ends inside its header ({size} bytes); download it again")
-        try:
-            header = json.loads(file.read(header_size))
-            ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
-        except (ValueError, KeyError, TypeError, AttributeError, IndexError):
-            raise CheckpointError(f"{path} has a damaged safetensors header; download it again") from None
-    expected = 8 + header_size + max(ends, default=0)
-    if size != expected:
-        raise CheckpointError(f"{path} has {size} bytes, but its header says {expected}; download it again")
