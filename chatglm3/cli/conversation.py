@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import re
 from collections.abc import Callable
 from pathlib import Path
 
+from chatglm3.chat import load_transcript, save_transcript
 from chatglm3.cli.arguments import SAMPLING, did_you_mean, parse_parameter
 from chatglm3.engine import SamplingParams
-from chatglm3.errors import ChatGLM3Error, InvalidMessageError
-from chatglm3.prompt import Message, conversation
+from chatglm3.errors import ChatGLM3Error
+from chatglm3.prompt import Message
 
 KEYS = """\
 Enter sends. For several lines: Alt+Enter, a backslash at the end of a line,
@@ -66,19 +66,12 @@ class Conversation:
 
     def _save(self, file: str) -> str:
         path = _path(file, "/save FILE")
-        text = json.dumps([message.to_dict() for message in self.messages], ensure_ascii=False, indent=2)
-        path.write_text(text + "\n", encoding="utf-8")
+        save_transcript(path, self.messages)
         return f"{len(self.messages)} messages saved to {path}"
 
     def _load(self, file: str) -> str:
         path = _path(file, "/load FILE")
-        try:
-            entries = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise InvalidMessageError(f"{path} is not JSON ({error})") from None
-        if not isinstance(entries, list):
-            raise InvalidMessageError(f"{path} must hold a list of messages, as /save writes it")
-        self.messages = conversation(entries)
+        self.messages = load_transcript(path)
         return f"{len(self.messages)} messages loaded from {path}"
 
     def _clear(self, _: str) -> str:

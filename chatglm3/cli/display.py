@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from dataclasses import asdict
 from typing import Any, Protocol, TextIO
@@ -9,12 +10,15 @@ from typing import Any, Protocol, TextIO
 from rich.console import Console
 from rich.text import Text
 
-from chatglm3.chat import Done, Event, Usage
+from chatglm3.chat import Done, Event, ToolImage, Usage
+from chatglm3.cli.arguments import size
 from chatglm3.cli.markdown import LiveRegion, MarkdownStream, printable, render
 from chatglm3.prompt import CallBegin, CallDelta, CallEnd, TextDelta, ToolCall
+from chatglm3.tools import ToolResult
 
 ENDINGS = {
     "length": "cut off: the limit of tokens is reached",
+    "rounds": "cut off: it went on calling tools",
     "error": "cut off: the model's output is not a number; try --dtype float32",
 }
 """What to say of an answer that did not end by itself, by finish reason."""
@@ -59,6 +63,10 @@ class TerminalDisplay:
                 self._region.commit(render(self._console, f"````python\n{code}\n````"))
             case CallEnd():
                 self._region.commit([self._line(f"→ {event.problem}")])
+            case ToolImage():
+                self._region.commit([self._line(f"← {event.image.mime_type}, {size(len(event.image.data))}")])
+            case ToolResult():
+                self._region.commit([self._line(f"← {event.content}")])
             case Done():
                 self._text.finish()
                 self.note(numbers(event))
@@ -83,7 +91,7 @@ class TerminalDisplay:
 
 
 class PlainDisplay:
-    """The text as it is, for pipes and for terminals that cannot move the cursor."""
+    """The text as it is and calls that wait for an answer, for pipes and for terminals without a cursor."""
 
     def __init__(self, file: TextIO) -> None:
         self._file = file
@@ -94,14 +102,12 @@ class PlainDisplay:
         match event:
             case TextDelta():
                 self._write(event.text)
-            case CallBegin():
-                self._end_line()
-            case CallEnd(call=ToolCall() as call):
-                self._write(f"{written(call)}\n")
-            case CallEnd(code=str() as code):
-                self._write(f"{code}\n")
             case Done():
                 self._end_line()
+                for call in event.tool_calls:
+                    self._write(f"{written(call)}\n")
+                if event.code is not None:
+                    self._write(f"{event.code}\n")
                 if self._file.isatty():
                     self._write(f"{numbers(event)}\n")
 
@@ -137,6 +143,11 @@ class JsonDisplay:
                 self._write(event="code", code=code)
             case CallEnd():
                 self._write(event="problem", problem=event.problem)
+            case ToolImage():
+                data = base64.b64encode(event.image.data).decode()
+                self._write(event="image", mime_type=event.image.mime_type, data=data)
+            case ToolResult():
+                self._write(event="result", name=event.name, content=event.content, is_error=event.is_error)
             case Done():
                 calls = [{"name": call.name, "arguments": call.arguments} for call in event.tool_calls]
                 self._write(
