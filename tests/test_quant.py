@@ -270,8 +270,9 @@ def test_bad_settings_name_themselves():
     ):
         QuantConfig("int3")
     with pytest.raises(InvalidParameterError, match=r"group_size is 48; it can be one of \(32"):
-        QuantConfig("int4", group_size=48).scheme_for("layers.0.qkv")
-    for data in ({"scheme": "int4", "desc_act": True}, {"group_size": 32}, {"scheme": "int3"}, {"scheme": 4}):
+        QuantConfig("int4", group_size=48)
+    bad = ({"desc_act": True}, {"scheme": "int3"}, {"scheme": 4}, {"scheme": []}, {"group_size": "32"})
+    for data in [{"group_size": 32}, *({"scheme": "int4"} | wrong for wrong in bad)]:
         with pytest.raises(ConfigError, match="quantization_config"):
             QuantConfig.from_dict(data)
     with pytest.raises(CheckpointError, match="in pairs; 33 is odd"):

@@ -57,7 +57,7 @@ class QuantConfig:
             )
         try:
             return cls(**data)
-        except InvalidParameterError as error:
+        except (InvalidParameterError, TypeError) as error:
             raise ConfigError(f"quantization_config: {error}") from None
 
     def to_dict(self) -> dict[str, Any]:
