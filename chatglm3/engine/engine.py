@@ -139,7 +139,7 @@ class Engine:
         Raises PromptTooLongError for a prompt that could never run, InvalidParameterError for unknown ids.
         """
         params = params or SamplingParams()
-        prompt = self._checked(ids, params)
+        prompt = self.check_request(ids, params)
         self._last_id += 1
         budget = max(
             1, self.max_context - len(prompt)
@@ -174,18 +174,26 @@ class Engine:
         outputs, self._outbox = self._outbox, []
         return outputs
 
-    def abort(self, request_id: int) -> bool:
-        """End a request: its blocks are free at once; the next `step` reports "abort" for its open answers.
+    def abort(self, request_id: int, index: int | None = None) -> bool:
+        """End a request, or one of its answers: its blocks are free at once.
 
-        Returns False if the request is not (or no longer) there.
+        The next `step` reports "abort" for each answer that was open. Returns False if there was none.
         """
         request = self._requests.get(request_id)
-        if request is None:
-            return False
-        for sequence in request.active + request.forks:
+        ended = [
+            sequence
+            for sequence in (request.active + request.forks if request else ())
+            if index is None or sequence.index == index
+        ]
+        for sequence in ended:
             self._emit(TokenOutput(request_id, sequence.index, None, finish_reason="abort"))
-        self._drop(request_id)
-        return True
+            self._end(sequence)
+        return bool(ended)
+
+    @property
+    def running(self) -> set[int]:
+        """Ids of the requests that take part in steps; those that still wait are not among them."""
+        return {sequence.request_id for sequence in self._scheduler.running}
 
     @property
     def has_work(self) -> bool:
@@ -198,7 +206,7 @@ class Engine:
         The prompt is checked now, and submitted when the first output is asked for.
         """
         params = params or SamplingParams()
-        return self._receive(self._checked(ids, params), params)
+        return self._receive(self.check_request(ids, params), params)
 
     def generate(
         self,
@@ -215,7 +223,7 @@ class Engine:
             raise InvalidParameterError(
                 f"{len(prompts)} prompts have {len(params)} sampling parameters; give one each"
             )
-        checked = [self._checked(ids, own) for ids, own in zip(prompts, params)]  # all or none
+        checked = [self.check_request(ids, own) for ids, own in zip(prompts, params)]  # all or none
         requests = [self._open(ids, own) for ids, own in zip(checked, params)]
         try:
             for request_id in requests:
@@ -254,7 +262,11 @@ class Engine:
         }:
             raise AssertionError("the scheduler and the open requests hold different sequences")
 
-    def _checked(self, ids: Sequence[int], params: SamplingParams) -> list[int]:
+    def check_request(self, ids: Sequence[int], params: SamplingParams) -> list[int]:
+        """The prompt as `submit` takes it, or what `submit` would raise.
+
+        It reads only what never changes, so any thread may call it at any time.
+        """
         prompt = list(ids)
         vocab_size = self.config.vocab_size
         if not prompt:
@@ -300,6 +312,7 @@ class Engine:
         params = sequence.params
         reason: FinishReason | None = None
         error = None
+        cached = sequence.cached_tokens if len(sequence.tokens) == sequence.prompt_length else None
         if len(sequence.tokens) >= sequence.max_length:  # max_tokens=0
             token, logprob, reason = None, None, "length"
         elif token is None:
@@ -314,18 +327,31 @@ class Engine:
                 reason = "length"
         prompt_logprobs, sequence.prompt_logprobs = sequence.prompt_logprobs, None
         request_id = sequence.request_id
-        self._emit(TokenOutput(request_id, sequence.index, token, logprob, reason, error, prompt_logprobs))
-        request = self._requests[request_id]
+        self._emit(
+            TokenOutput(request_id, sequence.index, token, logprob, reason, error, prompt_logprobs, cached)
+        )
+        self._release_forks(self._requests[request_id])  # the prompt's blocks can be found now
         if reason is not None:
+            self._end(sequence)
+
+    def _end(self, sequence: answers.Sequence) -> None:
+        """Forget an answer, and with the last one its request."""
+        request = self._requests[sequence.request_id]
+        if sequence in request.forks:
+            request.forks.remove(sequence)
+        else:
             self._scheduler.remove(sequence)
             request.active.remove(sequence)
-        if request.forks:  # the prompt's blocks can be found now
-            for fork in request.forks:
-                self._scheduler.add(fork)
-            request.active += request.forks
-            request.forks = []
         if not request.active:
-            del self._requests[request_id]
+            self._release_forks(request)
+        if not request.active:
+            del self._requests[sequence.request_id]
+
+    def _release_forks(self, request: _Request) -> None:
+        for fork in request.forks:
+            self._scheduler.add(fork)
+        request.active += request.forks
+        request.forks = []
 
     def _emit(self, output: TokenOutput) -> None:
         inbox = self._inboxes.get(output.request_id)

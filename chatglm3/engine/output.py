@@ -34,6 +34,8 @@ class TokenOutput:
     """What went wrong, where finish_reason is "error"."""
     prompt_logprobs: list[TokenLogprob | None] | None = None
     """With a request's first output, where asked for: one for each prompt token, None for the first."""
+    cached_tokens: int | None = None
+    """With an answer's first output: prompt tokens that were found in the cache instead of being computed."""
 
     @property
     def stop_id(self) -> int | None:

@@ -162,10 +162,11 @@ class Scheduler:
         sequence.link = link
         found = len(blocks) * size
         sequence.computed = max(found, sequence.prefix_length)
+        sequence.cached_tokens = sequence.computed - sequence.prefix_length
         sequence.prefix_written = found >= sequence.prefix_length
         self._attach(sequence, blocks + [self.pool.allocate() for _ in range(wanted)])
         self.prefix_queries += len(sequence.tokens)
-        self.prefix_hits += sequence.computed - sequence.prefix_length
+        self.prefix_hits += sequence.cached_tokens
         return sequence
 
     def _make_room(self, sequence: Sequence) -> bool:

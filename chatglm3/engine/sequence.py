@@ -18,9 +18,9 @@ class Sequence:
     """
 
     __slots__ = (
-        "block_table", "computed", "index", "last_served", "link", "max_length", "namespace", "params",
-        "prefix_length", "prefix_written", "prompt_length", "prompt_logprobs", "registered", "request_id",
-        "row", "sampling", "tokens",
+        "block_table", "cached_tokens", "computed", "index", "last_served", "link", "max_length",
+        "namespace", "params", "prefix_length", "prefix_written", "prompt_length", "prompt_logprobs",
+        "registered", "request_id", "row", "sampling", "tokens",
     )  # fmt: skip
 
     def __init__(
@@ -53,6 +53,8 @@ class Sequence:
         """Row of the batch's block tables while running."""
         self.computed = 0
         """Cache entries whose keys and values are there."""
+        self.cached_tokens = 0
+        """Tokens that its last admission found in the cache."""
         self.prefix_written = False
         self.registered = 0
         """Blocks, from the first, that others can find by their content."""

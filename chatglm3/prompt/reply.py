@@ -91,15 +91,17 @@ class ReplyParser:
     """Parses the text of one reply as it comes in, in pieces of any size.
 
     tool_names: the tools on offer. Their names are believed at once; any other name only if a fenced
-        `tool_call(` follows, so that the caller can say that there is no such tool.
+        `tool_call(` follows, so that the caller can say that there is no such tool. None: the caller takes no
+        calls, so everything is text but code for the interpreter.
     interpreter: whether `interpreter` on the first line means code.
 
     The events do not depend on how the text is cut, but for where the deltas are cut. Linear in the length of
     the text; never raises.
     """
 
-    def __init__(self, tool_names: Collection[str] = (), interpreter: bool = True) -> None:
-        self._names = {name.strip() for name in tool_names}
+    def __init__(self, tool_names: Collection[str] | None = (), interpreter: bool = True) -> None:
+        self._takes_calls = tool_names is not None
+        self._names = {name.strip() for name in tool_names or ()}
         self._interpreter = interpreter
         self._longest_line = 128 + max(map(len, self._names), default=0)
         self._draft = _Draft()
@@ -112,6 +114,11 @@ class ReplyParser:
             return self._body.feed(text)
         self._head += text
         return self._decide(last=False)
+
+    @property
+    def held_space(self) -> str:
+        """The space at the end of the text so far, which is part of it only if more text follows."""
+        return "".join(self._body.space) if isinstance(self._body, _Text) and self._body.begun else ""
 
     def next_message(self) -> list[Event]:
         """End this message and begin another one, as the token `<|assistant|>` does."""
@@ -153,7 +160,7 @@ class ReplyParser:
             return _Call(self._draft, name)
         if name == INTERPRETER and self._interpreter:
             return _Code(self._draft)
-        if not _NAME.fullmatch(name):
+        if not self._takes_calls or not _NAME.fullmatch(name):
             return _Text(self._draft)
         content = content[:_CALL_WINDOW]
         if _CALL.match(content):
@@ -169,11 +176,16 @@ class ReplyDecoder:
     """Parses the ids of one reply as they are generated: a detokenizer and a ReplyParser."""
 
     def __init__(
-        self, tokenizer: Tokenizer, tool_names: Collection[str] = (), interpreter: bool = True
+        self, tokenizer: Tokenizer, tool_names: Collection[str] | None = (), interpreter: bool = True
     ) -> None:
         self._tokenizer = tokenizer
         self._detokenizer = StreamingDetokenizer(tokenizer)
         self._parser = ReplyParser(tool_names, interpreter)
+
+    @property
+    def held_space(self) -> str:
+        """See ReplyParser."""
+        return self._parser.held_space
 
     def add(self, id: int) -> list[Event]:
         """Events that are certain now. An id that stops generation adds nothing, wherever it stands."""
@@ -259,22 +271,22 @@ class _Text:
 
     def __init__(self, draft: _Draft) -> None:
         self._draft = draft
-        self._begun = False
-        self._space: list[str] = []
+        self.begun = False
+        self.space: list[str] = []
 
     def begin(self) -> list[Event]:
         return []
 
     def feed(self, text: str) -> list[Event]:
-        if not self._begun:
+        if not self.begun:
             text = text.lstrip()
         word = text.rstrip()
         if not word:
-            self._space.append(text)
+            self.space.append(text)
             return []
-        delta = self._draft.say("".join(self._space) + word, begins=not self._begun)
-        self._begun = True
-        self._space = [text[len(word) :]]
+        delta = self._draft.say("".join(self.space) + word, begins=not self.begun)
+        self.begun = True
+        self.space = [text[len(word) :]]
         return [delta]
 
     def finish(self, raw: str) -> list[Event]:
