@@ -28,7 +28,7 @@ _STEP_TOKENS = 512
 """Tokens that one engine step computes by default."""
 
 _RUNTIME_BYTES = {"cpu": 400 << 20, "mps": 400 << 20, "cuda": 600 << 20}
-"""What Python and PyTorch take on a CPU, and a context with its libraries on a GPU; measured, rounded up."""
+"""What Python and PyTorch take (measured, rounded up), and for CUDA a usual context with its libraries."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def memory_need(config: ModelConfig, format: str, device: str, context: int) -> 
     model = empty_model(_unquantized(config)).to(dtype)
     packing = 0
     if scheme is not None:
-        quantize_structure(model, QuantConfig(scheme))
+        quantize_structure(model, _quantization(config, scheme))
         packing = packing_bytes(model, device)
     tensors = [*model.parameters(), *model.buffers()]
     # The widest moment of a step: both halves of the feed-forward network, their product, and the residual.
@@ -90,6 +90,15 @@ def memory_need(config: ModelConfig, format: str, device: str, context: int) -> 
         cache=config.kv_values_per_token * (context + config.prefix_length) * dtype.itemsize,
         working=widest + _RUNTIME_BYTES[device],
     )
+
+
+def _quantization(config: ModelConfig, scheme: str) -> QuantConfig:
+    """How `scheme` would be applied to the model; as the checkpoint has it where it is quantized so already."""
+    if config.quantization and config.quantization["scheme"] == scheme:
+        return QuantConfig.from_dict(config.quantization)
+    if scheme == f"int{config.quantization_bit}":
+        return QuantConfig.published(int(scheme.removeprefix("int")))
+    return QuantConfig(scheme)
 
 
 def _unquantized(config: ModelConfig) -> ModelConfig:

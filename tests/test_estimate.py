@@ -38,6 +38,15 @@ def test_packing_for_the_cpu_is_counted() -> None:
     assert packed > plain
 
 
+def test_a_quantized_checkpoint_is_counted_as_it_is() -> None:
+    config = tiny_config(ffn_hidden_size=256)
+    wide = replace(config, quantization=QuantConfig("int4", group_size=64).to_dict())
+    published = replace(config, quantization_bit=4)
+    ours, wider, theirs = (memory_need(c, "int4", "cuda", 1).weights for c in (config, wide, published))
+    assert ours != wider
+    assert theirs > ours  # embedding and output layer stay in 16 bits
+
+
 def test_counts_of_the_tiny_model(tmp_path: Path) -> None:
     config = tiny_config()
     model = tiny_model(config)

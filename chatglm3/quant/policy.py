@@ -40,6 +40,7 @@ class QuantConfig:
                 raise InvalidParameterError(
                     f"{name!r} is no quantization scheme; there are {', '.join(SCHEMES)}"
                 )
+        Groupwise(4, self.group_size)  # a wrong size is refused here, before any weight is read
 
     @classmethod
     def published(cls, bits: int) -> QuantConfig:
