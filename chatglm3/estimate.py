@@ -27,7 +27,7 @@ FORMATS: dict[str, tuple[torch.dtype, str | None]] = {
 _STEP_TOKENS = 512
 """Tokens that one engine step computes by default."""
 
-_RUNTIME_BYTES = {"cpu": 400 << 20, "mps": 400 << 20, "cuda": 600 << 20}
+_RUNTIME_BYTES = {"cpu": 300 << 20, "mps": 300 << 20, "cuda": 600 << 20}
 """What Python and PyTorch take (measured, rounded up), and for CUDA a usual context with its libraries."""
 
 
@@ -93,7 +93,7 @@ def memory_need(config: ModelConfig, format: str, device: str, context: int) -> 
 
 
 def _quantization(config: ModelConfig, scheme: str) -> QuantConfig:
-    """How `scheme` would be applied to the model; as the checkpoint has it where it is quantized so already."""
+    """How `scheme` is applied: as the checkpoint has it, where it is quantized so already."""
     if config.quantization and config.quantization["scheme"] == scheme:
         return QuantConfig.from_dict(config.quantization)
     if scheme == f"int{config.quantization_bit}":
