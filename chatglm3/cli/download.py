@@ -23,8 +23,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Fetch, and print the folder."""
+    """Fetch, check that all is there, and print the folder."""
+    from chatglm3.checkpoint import stored_tensors
     from chatglm3.hub import resolve
 
-    print(resolve(args.model, revision=args.revision))
+    folder = resolve(args.model, revision=args.revision)
+    stored_tensors(folder)
+    print(folder)
     return 0

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 EPILOG = """\
 The memory is that of everything while the model runs: weights as the device holds them, keys and values
 for that many tokens in all conversations together, and what one step of computing takes. int8 and int4
-are what --quantize makes of the weights while loading.
+are what --quantize makes of the weights while loading. Of a model on a hub only the configuration is
+downloaded.
 
 examples:
   chatglm3 info
@@ -35,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
     from chatglm3.config import ModelConfig
     from chatglm3.hub import resolve
 
-    folder = resolve(args.model, revision=args.revision)
+    folder = resolve(args.model, revision=args.revision, weights=False)
     config = ModelConfig.from_folder(folder)
     described = [[name, value] for name, value in (_shape(config) | _files(config, folder)).items()]
     machine = [[name, value] for name, value in _machine(config).items()]
@@ -73,13 +74,16 @@ def _shape(config: ModelConfig) -> dict[str, str]:
 
 
 def _files(config: ModelConfig, folder: Path) -> dict[str, str]:
-    from chatglm3.estimate import disk_bytes
+    from chatglm3.checkpoint import has_weights
+    from chatglm3.estimate import disk_bytes, stored_bytes
 
     form = config.dtype
     if config.quantization_bit:
         form = f"int{config.quantization_bit}, one scale a row"
     elif config.quantization:
         form = f"{config.quantization['scheme']}, one scale for {config.quantization['group_size']} weights"
+    if not has_weights(folder):
+        return {"to download": f"{size(stored_bytes(config))}, {form}"}
     return {"on disk": f"{size(disk_bytes(folder))}, {form}", "folder": str(folder)}
 
 
@@ -92,12 +96,16 @@ def _memory(config: ModelConfig) -> list[list[str]]:
         formats = {f"int{config.quantization_bit}": f"int{config.quantization_bit}"}
     elif config.quantization:
         formats = {config.quantization["scheme"]: config.quantization["scheme"]}
-    contexts = [config.max_seq_len // 16, config.max_seq_len // 4, config.max_seq_len]
+    longest = config.max_seq_len
+    contexts = [longest // 16, longest // 4, longest]
     rows = [["memory on", "as", "weights", *(f"all, {context} tokens" for context in contexts)]]
     for device in ("cpu", "cuda", "mps"):
         for name, format in formats.items():
-            needs = [memory_need(config, format, device, context) for context in contexts]
-            rows.append([device, name, size(needs[0].weights), *(size(need.total) for need in needs)])
+            need = memory_need(config, format, device, context=longest)
+            # Counting builds the network on the meta device: once is enough, since the cache grows evenly.
+            per_token = need.cache / (longest + config.prefix_length)
+            totals = [need.total - per_token * (longest - context) for context in contexts]
+            rows.append([device, name, size(need.weights), *map(size, totals)])
     return rows
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,6 +15,9 @@ import pytest
 from chatglm3 import __version__
 from chatglm3.chat import ChatGLM3
 from chatglm3.cli import COMMANDS
+from chatglm3.cli.arguments import size
+from chatglm3.config import ModelConfig
+from chatglm3.estimate import memory_need
 from chatglm3.prompt import Message
 from tests.cli.conftest import Outcome
 
@@ -203,6 +207,48 @@ def test_quantize_writes_a_model_that_chats(run: Run, model_folder: Path, tmp_pa
 
 def test_download_prints_the_folder(run: Run, model_folder: Path) -> None:
     assert run("download", model_folder).out == f"{model_folder}\n"
+
+
+def test_info_of_a_folder(run: Run, model_folder: Path) -> None:
+    shown = run("info", model_folder)
+    assert (shown.code, shown.err) == (0, "")
+    config = ModelConfig.from_folder(model_folder)
+    assert f"context      {config.max_seq_len} tokens" in shown.out
+    assert str(model_folder) in shown.out
+    for device in ("cpu", "cuda", "mps"):
+        for name, format in (
+            ("float32", "float32"),
+            ("16 bit", "bfloat16"),
+            ("int8", "int8"),
+            ("int4", "int4"),
+        ):
+            needs = [memory_need(config, format, device, context) for context in (512, 2048, 8192)]
+            numbers = [size(needs[0].weights), *(size(need.total) for need in needs)]
+            row = next(line for line in shown.out.splitlines() if line.startswith(device) and name in line)
+            assert row.split("  ")[0] == device
+            assert [cell.strip() for cell in row.split("  ") if cell.strip()][2:] == numbers
+
+
+def test_info_without_weights_says_what_a_download_takes(
+    run: Run, model_folder: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "config.json").write_bytes((model_folder / "config.json").read_bytes())
+    shown = run("info", tmp_path)
+    assert shown.code == 0
+    assert re.search(r"to download +\d+\.\d kB, float32", shown.out)
+    (tmp_path / "model.safetensors.index.json").write_text('{"weight_map": {"a": "model-1.safetensors"}}')
+    broken = run("info", tmp_path)
+    assert broken.code == 1
+    assert "model-1.safetensors" in broken.err
+    assert run("download", tmp_path).code == 1
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [(0, "0 bytes"), (999, "999 bytes"), (1000, "1.0 kB"), (12_487_168_064, "12.5 GB"), (2e13, "20000.0 GB")],
+)
+def test_sizes(count: float, text: str) -> None:
+    assert size(count) == text
 
 
 def script(*words: object) -> list[str]:
