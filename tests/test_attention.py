@@ -134,3 +134,18 @@ def test_the_cache_takes_the_memory_it_says() -> None:
 def test_a_cache_that_holds_nothing_is_refused() -> None:
     with pytest.raises(InvalidParameterError, match="0 blocks"):
         KVCache(CONFIG, num_blocks=0)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_cuda_is_the_cpu() -> None:
+    query_lens, context_lens = [1, 5, 1, 3, 1], [6, 5, 600, 9, 2]
+    step = make_step(query_lens, context_lens, fill=0.0)
+    cache = KVCache(CONFIG, step.batch.cache.num_blocks, BLOCK_SIZE, device="cuda")
+    cache.write(0, torch.arange(len(cache.slot_keys[0]), device="cuda"), *(
+        slots[0].cuda() for slots in (step.batch.cache.slot_keys, step.batch.cache.slot_values)
+    ))  # fmt: skip
+    tables = step.batch.block_tables.tolist()
+    batch = AttentionBatch.build(cache, query_lens, context_lens, tables)
+    out = attend(0, step.q.cuda(), step.k.cuda(), step.v.cuda(), batch)
+    torch.testing.assert_close(out.cpu(), by_hand(step), atol=1e-5, rtol=0)
