@@ -67,7 +67,8 @@ def load(
     chosen_device = choose_device(device)
     folder = hub.resolve(str(name), revision=revision, token=token)
     config = ModelConfig.from_folder(folder)
-    chosen_dtype = choose_dtype(dtype, chosen_device, config)
+    quantized = bool(quantize or config.quantization or config.quantization_bit)
+    chosen_dtype = choose_dtype(dtype, chosen_device, config, quantized=quantized)
     tokenizer = Tokenizer(folder)
     model = load_model(folder, device=chosen_device, dtype=chosen_dtype, quantize=quantize, config=config)
     prefix = load_prefix(folder, config, device=chosen_device, dtype=chosen_dtype)
@@ -100,9 +101,16 @@ def choose_device(device: str | torch.device | None = None) -> torch.device:
 
 
 def choose_dtype(
-    dtype: str | torch.dtype | None, device: torch.device, config: ModelConfig | None = None
+    dtype: str | torch.dtype | None,
+    device: torch.device,
+    config: ModelConfig | None = None,
+    *,
+    quantized: bool = False,
 ) -> torch.dtype:
-    """The wanted dtype, or the one that is fast for this model on this device."""
+    """The wanted dtype, or the one that is fast for this model on this device.
+
+    quantized: whether the linears are; on a CPU their fast kernel takes bfloat16 only.
+    """
     if dtype is not None:
         chosen = DTYPES.get(str(dtype).removeprefix("torch."))
         if chosen is None:
@@ -113,7 +121,7 @@ def choose_dtype(
     if device.type == "mps":
         return torch.float16
     small = config is not None and config.num_parameters < _SMALL_MODEL
-    return torch.float32 if small else torch.bfloat16
+    return torch.float32 if small and not quantized else torch.bfloat16
 
 
 def free_memory(device: torch.device) -> int:

@@ -31,7 +31,7 @@ class ChatGLMConfig(SimpleNamespace):
         pre_seq_len, prefix_projection: of a P-Tuning v2 prefix that `model.transformer.prefix_encoder` will
         be given.
         """
-        config = ModelConfig.from_folder(find_folder(name, revision=revision, token=token))
+        config = ModelConfig.from_folder(find_folder(name, revision=revision, token=token, weights=False))
         if pre_seq_len is not None:
             config = replace(config, prefix_length=pre_seq_len, prefix_projection=prefix_projection)
         return cls.of(config)

@@ -72,7 +72,7 @@ class ChatGLMTokenizer:
         encode_special_tokens: bool = False,
     ) -> ChatGLMTokenizer:
         """The tokenizer of a folder, a hub's id, or "nano". No remote code is run, trusted or not."""
-        folder = find_folder(name, revision=revision, token=token)
+        folder = find_folder(name, revision=revision, token=token, weights=False)
         return cls(folder, encode_special_tokens=encode_special_tokens)
 
     def save_pretrained(self, folder: str | Path) -> None:
