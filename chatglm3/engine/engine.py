@@ -8,21 +8,20 @@ the thread in which it steps.
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterator, Sequence
+from collections import abc, deque
 from dataclasses import dataclass
 
 import torch
 
 from chatglm3.adapters import Prefix
 from chatglm3.attention import KVCache
-from chatglm3.engine import sequence as answers
 from chatglm3.engine.cache import BlockPool, block_bytes, blocks_for
 from chatglm3.engine.output import Completion, FinishReason, Stats, TokenOutput, collect
 from chatglm3.engine.request import SamplingParams
 from chatglm3.engine.runner import Runner
 from chatglm3.engine.sampler import Sampled, Sampler, SamplingState
 from chatglm3.engine.scheduler import Scheduler
+from chatglm3.engine.sequence import Sequence
 from chatglm3.errors import InvalidParameterError, PromptTooLongError
 from chatglm3.model import ChatGLMModel
 
@@ -33,8 +32,8 @@ NOT_NUMBERS = "the model's logits are not finite numbers; the weights are damage
 class _Request:
     """The answers of one submit that are still to come."""
 
-    active: list[answers.Sequence]
-    forks: list[answers.Sequence]
+    active: list[Sequence]
+    forks: list[Sequence]
     """Answers 1 .. n-1, held back until the prompt's blocks are in the prefix cache."""
 
 
@@ -133,37 +132,13 @@ class Engine:
         self._last_id = -1
         self._prompt_tokens = self._generated_tokens = self._computed_tokens = self._steps = 0
 
-    def submit(self, ids: Sequence[int], params: SamplingParams | None = None) -> int:
+    def submit(self, ids: abc.Sequence[int], params: SamplingParams | None = None) -> int:
         """Queue a prompt; returns the request's id, under which `step` reports its tokens.
 
         Raises PromptTooLongError for a prompt that could never run, InvalidParameterError for unknown ids.
         """
         params = params or SamplingParams()
-        prompt = self.check_request(ids, params)
-        self._last_id += 1
-        budget = max(
-            1, self.max_context - len(prompt)
-        )  # the token after a full context needs no place of its own
-        if params.max_tokens is not None:
-            budget = min(budget, params.max_tokens)
-        device = self._sampler.device
-        sequences = [
-            answers.Sequence(
-                self._last_id,
-                index,
-                prompt,
-                params,
-                SamplingState(params, prompt, index, self.valid_vocab, device),
-                max_length=len(prompt) + budget,
-                prefix_length=self._prefix_length,
-                namespace=self._namespace,
-            )
-            for index in range(params.n)
-        ]
-        self._requests[self._last_id] = _Request(active=sequences[:1], forks=sequences[1:])
-        self._scheduler.add(sequences[0])
-        self._prompt_tokens += len(prompt)
-        return self._last_id
+        return self._enqueue(self.check_request(ids, params), params)
 
     def step(self) -> list[TokenOutput]:
         """Compute the next tokens. Returns the new outputs of all requests made by `submit`.
@@ -200,7 +175,9 @@ class Engine:
         """Whether `step` has something to compute or to report."""
         return bool(self._requests or self._outbox)
 
-    def stream(self, ids: Sequence[int], params: SamplingParams | None = None) -> Iterator[TokenOutput]:
+    def stream(
+        self, ids: abc.Sequence[int], params: SamplingParams | None = None
+    ) -> abc.Iterator[TokenOutput]:
         """Yield the outputs of one prompt as they come. Closing the iterator aborts the request.
 
         The prompt is checked now, and submitted when the first output is asked for.
@@ -210,8 +187,8 @@ class Engine:
 
     def generate(
         self,
-        prompts: Sequence[Sequence[int]],
-        params: SamplingParams | Sequence[SamplingParams] | None = None,
+        prompts: abc.Sequence[abc.Sequence[int]],
+        params: SamplingParams | abc.Sequence[SamplingParams] | None = None,
     ) -> list[list[Completion]]:
         """Answer all prompts together. Returns n completions for each prompt, in the prompts' order.
 
@@ -262,7 +239,7 @@ class Engine:
         }:
             raise AssertionError("the scheduler and the open requests hold different sequences")
 
-    def check_request(self, ids: Sequence[int], params: SamplingParams) -> list[int]:
+    def check_request(self, ids: abc.Sequence[int], params: SamplingParams) -> list[int]:
         """The prompt as `submit` takes it, or what `submit` would raise.
 
         It reads only what never changes, so any thread may call it at any time.
@@ -277,18 +254,42 @@ class Engine:
                     f"the prompt has {token!r}, but this model's ids are integers from 0 to {vocab_size - 1}"
                 )
         if len(prompt) > self.max_context:
-            reason = (
-                "the model's context is"
-                if self.max_context == self.config.max_seq_len
-                else "the cache holds sequences of"
-            )
+            if self.max_context == self.config.max_seq_len:
+                limit, remedy = "the model's context is", "shorten it"
+            else:
+                limit, remedy = "the cache holds sequences of", "shorten it or give the cache more memory"
             raise PromptTooLongError(
-                f"the prompt has {len(prompt)} tokens and {reason} {self.max_context}; shorten it"
-                + ("" if self.max_context == self.config.max_seq_len else " or give the cache more blocks")
+                f"the prompt has {len(prompt)} tokens and {limit} {self.max_context}; {remedy}"
             )
         params.check_vocabulary(vocab_size, self.valid_vocab)
         return prompt
 
+    def _enqueue(self, prompt: list[int], params: SamplingParams) -> int:
+        self._last_id += 1
+        # Even after a full context one token can be predicted: it is not fed back, and needs no place.
+        budget = max(1, self.max_context - len(prompt))
+        if params.max_tokens is not None:
+            budget = min(budget, params.max_tokens)
+        device = self._sampler.device
+        sequences = [
+            Sequence(
+                self._last_id,
+                index,
+                prompt,
+                params,
+                SamplingState(params, prompt, index, self.valid_vocab, device),
+                max_length=len(prompt) + budget,
+                prefix_length=self._prefix_length,
+                namespace=self._namespace,
+            )
+            for index in range(params.n)
+        ]
+        self._requests[self._last_id] = _Request(active=sequences[:1], forks=sequences[1:])
+        self._scheduler.add(sequences[0])
+        self._prompt_tokens += len(prompt)
+        return self._last_id
+
+    @torch.inference_mode()
     def _advance(self) -> None:
         """One step: pick, compute, choose, book."""
         batch = self._scheduler.next_batch()
@@ -298,15 +299,14 @@ class Engine:
         sampling = [chunk.sequence for chunk in batch if chunk.samples]
         sampled: list[Sampled] = []
         if logits is not None:
-            with torch.inference_mode():
-                sampled = self._sampler.sample(logits, [sequence.sampling for sequence in sampling])
+            sampled = self._sampler.sample(logits, [sequence.sampling for sequence in sampling])
         self._scheduler.commit(batch)
         self._steps += 1
         self._computed_tokens += sum(chunk.length for chunk in batch)
         for sequence, choice in zip(sampling, sampled):
             self._book(sequence, choice)
 
-    def _book(self, sequence: answers.Sequence, choice: Sampled) -> None:
+    def _book(self, sequence: Sequence, choice: Sampled) -> None:
         """Add a chosen token to its answer, and end the answer where it ends."""
         token, logprob = choice
         params = sequence.params
@@ -334,7 +334,7 @@ class Engine:
         if reason is not None:
             self._end(sequence)
 
-    def _end(self, sequence: answers.Sequence) -> None:
+    def _end(self, sequence: Sequence) -> None:
         """Forget an answer, and with the last one its request."""
         request = self._requests[sequence.request_id]
         if sequence in request.forks:
@@ -357,9 +357,9 @@ class Engine:
         inbox = self._inboxes.get(output.request_id)
         (self._outbox if inbox is None else inbox).append(output)
 
-    def _open(self, ids: Sequence[int], params: SamplingParams) -> int:
-        """Submit, with an inbox of its own for the outputs."""
-        request_id = self.submit(ids, params)
+    def _open(self, prompt: list[int], params: SamplingParams) -> int:
+        """Queue a checked prompt, with an inbox of its own for the outputs."""
+        request_id = self._enqueue(prompt, params)
         self._inboxes[request_id] = deque()
         return request_id
 
@@ -374,8 +374,8 @@ class Engine:
         for sequence in request.active if request else ():
             self._scheduler.remove(sequence)
 
-    def _receive(self, ids: Sequence[int], params: SamplingParams) -> Iterator[TokenOutput]:
-        request_id = self._open(ids, params)
+    def _receive(self, prompt: list[int], params: SamplingParams) -> abc.Iterator[TokenOutput]:
+        request_id = self._open(prompt, params)
         inbox = self._inboxes[request_id]
         try:
             while inbox or request_id in self._requests:

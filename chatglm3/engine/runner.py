@@ -44,11 +44,10 @@ class Runner:
         self._query_starts = _Input((rows + 1,), torch.int32, cache.device)
         self._context_lens = _Input((rows,), torch.int32, cache.device)
 
-    @torch.inference_mode()
     def run(self, batch: list[Chunk]) -> Tensor | None:
         """Compute the chunks. Returns fp32 logits [rows, vocab] of those that sample, None without any.
 
-        Prompts that are to be scored get their `prompt_logprobs` extended.
+        To be called in inference mode. Prompts that are to be scored get their `prompt_logprobs` extended.
         """
         for sequence, _ in batch:
             if not sequence.prefix_written:

@@ -12,6 +12,7 @@ import math
 import secrets
 import struct
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -85,7 +86,7 @@ class LogitEdits:
 class SamplingState:
     """What the sampler remembers of one answer between its tokens."""
 
-    __slots__ = ("_draws", "_seed", "_stream", "edits", "params")
+    __slots__ = ("_draws", "_edits", "_make_edits", "_seed", "_stream", "params")
 
     def __init__(
         self,
@@ -97,10 +98,18 @@ class SamplingState:
     ) -> None:
         """stream: which of the request's n answers; vocab_size: ids that may be sampled."""
         self.params = params
-        self.edits = LogitEdits(params, prompt, vocab_size, device) if LogitEdits.wanted(params) else None
+        self._edits: LogitEdits | None = None
+        self._make_edits = partial(LogitEdits, params, prompt, vocab_size, device)
         self._seed = secrets.randbits(64) if params.seed is None else params.seed
         self._stream = stream
         self._draws = 0
+
+    @property
+    def edits(self) -> LogitEdits | None:
+        """The answer's penalties and biases, if any. Made when first wanted: requests that wait hold none."""
+        if self._edits is None and LogitEdits.wanted(self.params):
+            self._edits = self._make_edits()
+        return self._edits
 
     def uniform(self) -> float:
         """The number that decides the next token."""
@@ -109,8 +118,8 @@ class SamplingState:
     def observe(self, token: int) -> None:
         """Take note of the chosen token."""
         self._draws += 1
-        if self.edits is not None:
-            self.edits.observe(token)
+        if (edits := self.edits) is not None:
+            edits.observe(token)
 
 
 class Sampled(NamedTuple):

@@ -224,6 +224,39 @@ def test_abort_frees_at_once_and_is_reported(model):
     assert empty(engine)
 
 
+@pytest.mark.parametrize("steps", [0, 1, 4])
+@pytest.mark.parametrize("index", [0, 1])
+def test_one_of_several_answers_can_be_aborted(model, steps, index):
+    params = SEEDED.replace(n=3)
+    expected = Engine(model).generate([[1, 2, 3]], params)[0]
+    engine = Engine(model)
+    request = engine.submit([1, 2, 3], params)
+    outputs = [output for _ in range(steps) for output in engine.step()]
+    assert engine.abort(request, index)
+    assert not engine.abort(request, index)
+    assert not engine.abort(request, 3)
+    engine.check()
+    outputs += run(engine)[request]
+    for one in expected:
+        parts = [output for output in outputs if output.index == one.index]
+        ids = [output.token for output in parts if output.token is not None]
+        assert parts[-1].finish_reason == ("abort" if one.index == index else "length")
+        assert ids == (one.ids[: len(ids)] if one.index == index else one.ids)
+    assert empty(engine)
+
+
+def test_running_and_cached_tokens_are_told(model):
+    engine = Engine(model, max_sequences=1)
+    one, two = engine.submit([1] * 40, GREEDY.replace(max_tokens=3)), engine.submit([1] * 40, GREEDY)
+    engine.step()
+    assert engine.running == {one}
+    engine.abort(one)
+    first = [output for output in engine.step() if output.request_id == two]
+    assert [output.cached_tokens for output in first] == [32]
+    assert [output.cached_tokens for output in engine.step()] == [None]
+    assert engine.running == {two}
+
+
 def test_closing_a_stream_aborts(model):
     engine = Engine(model)
     stream = engine.stream([1, 2, 3], SEEDED.replace(n=2))
