@@ -23,6 +23,7 @@ from torch import Tensor
 from chatglm3.checkpoint import NameTable, empty_model, load_model, save_model
 from chatglm3.checkpoint.save import SHARD_BYTES
 from chatglm3.config import ModelConfig
+from chatglm3.estimate import stored_bytes
 
 CHATGLM3_6B = ModelConfig(
     num_layers=28,
@@ -108,11 +109,11 @@ def main() -> None:
             f"peak memory {peak_bytes() / 1e9:.2f} GB"
         )
         return
-    model = load_model(args.folder, dtype=getattr(torch, args.dtype), quantize=args.quantize)
+    config = load_model(args.folder, dtype=getattr(torch, args.dtype), quantize=args.quantize).config
     seconds, peak = time.perf_counter() - start, peak_bytes()
-    size = sum(t.nbytes for t in model.state_dict().values())
     print(
-        f"{args.folder} as {args.quantize or args.dtype}: {seconds:.1f} s, weights {size / 1e9:.2f} GB, "
+        f"{args.folder} as {args.quantize or args.dtype}: {seconds:.1f} s, "
+        f"weights {stored_bytes(config) / 1e9:.2f} GB, "
         f"peak memory {peak / 1e9:.2f} GB ({before / 1e9:.2f} GB before loading)"
     )
 
