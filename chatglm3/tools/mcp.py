@@ -15,6 +15,7 @@ from chatglm3.errors import ToolError
 from chatglm3.tools.background import GRACE, EventLoopThread
 from chatglm3.tools.function import Tool
 from chatglm3.tools.output import Image, ToolOutput
+from chatglm3.tools.simplify import simplified
 
 _MOST_PAGES = 100  # of a server's list of tools
 
@@ -169,10 +170,13 @@ class McpConnection:
         return items
 
     def _tool(self, item: Any) -> Tool:
-        schema = {key: value for key, value in item.input_schema.items() if key not in ("$schema", "title")}
         read_only = item.annotations is not None and item.annotations.read_only_hint is True
         return Tool(
-            {"name": item.name, "description": item.description or item.name, "parameters": schema},
+            {
+                "name": item.name,
+                "description": item.description or item.name,
+                "parameters": simplified(item.input_schema),
+            },
             self._caller(item.name),
             validate=lambda arguments: {"arguments": dict(arguments)},
             needs_approval=not read_only,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import docstring_parser
@@ -14,8 +14,7 @@ from pydantic.fields import FieldInfo
 from pydantic.json_schema import GenerateJsonSchema
 
 from chatglm3.errors import ToolError
-
-Schema = dict[str, Any]
+from chatglm3.tools.simplify import Schema, simplified
 
 
 class ArgumentsError(ValueError):
@@ -53,7 +52,7 @@ class Parameters:
             )
         try:
             self._model = create_model("Arguments", __config__=ConfigDict(extra="forbid"), **fields)
-            self.schema = _simplified(self._model.model_json_schema(schema_generator=_Generator))
+            self.schema = simplified(self._model.model_json_schema(schema_generator=_Generator))
         except (PydanticUserError, TypeError) as error:
             reason = str(error).partition("\n")[0]
             raise ToolError(
@@ -162,78 +161,3 @@ def _kind(schema: Schema) -> str:
     if "anyOf" in schema:
         return " or ".join(map(_kind, schema["anyOf"]))
     return str(schema.get("type", "any value" if "$ref" not in schema else schema["$ref"].rpartition("/")[2]))
-
-
-def _simplified(schema: Schema) -> Schema:
-    """Pydantic's schema without what a model need not read: titles, null defaults, indirections.
-
-    Definitions are put in place of their references, but for those that contain themselves.
-    """
-    definitions: dict[str, Schema] = schema.pop("$defs", {})
-    recursive = {name for name in definitions if name in _reachable(definitions[name], definitions)}
-    simple = _flat(schema, definitions, recursive)
-    simple.pop("additionalProperties", None)
-    simple.setdefault("properties", {})
-    simple.setdefault("required", [])
-    if recursive:
-        simple["$defs"] = {
-            name: _flat(definitions[name], definitions, recursive) for name in sorted(recursive)
-        }
-    order = ("type", "properties", "required")
-    return {key: simple[key] for key in (*order, *(key for key in simple if key not in order))}
-
-
-def _flat(schema: Schema, definitions: dict[str, Schema], recursive: set[str]) -> Schema:
-    schema = dict(schema)
-    if "$ref" in schema and (name := _referenced(schema)) not in recursive:
-        del schema["$ref"]
-        schema = {**definitions[name], **schema}
-        return _flat(schema, definitions, recursive)
-    schema.pop("title", None)
-    if "default" in schema and schema["default"] is None:
-        del schema["default"]
-        choices = [choice for choice in schema.get("anyOf", ()) if choice != {"type": "null"}]
-        if len(choices) == 1:
-            del schema["anyOf"]
-            return _flat({**choices[0], **schema}, definitions, recursive)
-        if choices:
-            schema["anyOf"] = choices
-    for key, value in schema.items():
-        if key in ("properties", "patternProperties"):
-            schema[key] = {name: _flat(entry, definitions, recursive) for name, entry in value.items()}
-        elif key in ("anyOf", "oneOf", "allOf", "prefixItems"):
-            schema[key] = [_flat(entry, definitions, recursive) for entry in value]
-        elif key in ("items", "additionalProperties") and isinstance(value, dict):
-            schema[key] = _flat(value, definitions, recursive)
-    schema.pop("discriminator", None)
-    order = ("type", "description")
-    return {
-        key: schema[key] for key in (*order, *(key for key in schema if key not in order)) if key in schema
-    }
-
-
-def _referenced(schema: Schema) -> str:
-    return str(schema["$ref"]).rpartition("/")[2]
-
-
-def _reachable(schema: Any, definitions: dict[str, Schema]) -> set[str]:
-    """Names of all definitions that `schema` refers to, directly or not."""
-    found: set[str] = set()
-    waiting = list(_references(schema))
-    while waiting:
-        name = waiting.pop()
-        if name not in found:
-            found.add(name)
-            waiting += _references(definitions[name])
-    return found
-
-
-def _references(schema: Any) -> Iterator[str]:
-    if isinstance(schema, dict):
-        if isinstance(schema.get("$ref"), str):
-            yield _referenced(schema)
-        for value in schema.values():
-            yield from _references(value)
-    elif isinstance(schema, list):
-        for value in schema:
-            yield from _references(value)

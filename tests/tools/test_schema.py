@@ -142,7 +142,7 @@ def test_types_are_flat_and_without_noise() -> None:
         either: int | str = 1,
         size: Annotated[int, Field(ge=1, le=9), "How large"] = 1,
         anything: Any = None,
-        untyped=None,  # type: ignore[no-untyped-def] # noqa: ANN001
+        untyped=None,  # type: ignore[no-untyped-def]
     ) -> None: ...
 
     found = properties(f)
@@ -216,11 +216,16 @@ def test_any_python_name_can_be_a_parameter(name: str) -> None:
         ({"city": "x", "days": "two"}, "days: Input should be a valid integer.*it is 'two'"),
         ({"city": "x", "unit": "k"}, "unit: Input should be 'c' or 'f'"),
         ({"city": "x", "places": [{"title": 1}]}, r"places\[0\].title: "),
-        ({}, r"parameters are: city \(string\), days \(integer, optional\), unit \(one of 'c', 'f', optional\)"),
+        (
+            {},
+            r"parameters are: city \(string\), days \(integer, optional\), unit \(one of 'c', 'f', optional\)",
+        ),
     ],
 )
 def test_wrong_arguments_are_told_precisely(arguments: dict[str, Any], complaint: str) -> None:
-    def f(city: str, days: int = 1, unit: Literal["c", "f"] = "c", places: list[Place] | None = None) -> None: ...
+    def f(
+        city: str, days: int = 1, unit: Literal["c", "f"] = "c", places: list[Place] | None = None
+    ) -> None: ...
 
     with pytest.raises(ValueError, match=complaint):
         tool(f).validate(arguments)
@@ -238,7 +243,7 @@ def test_the_callers_arguments_are_not_changed() -> None:
 
 
 def test_defaults_are_the_functions_own() -> None:
-    def f(stamp: object = object(), items: list[int] = [1]) -> object:  # noqa: B006, B008
+    def f(stamp: object = object(), items: list[int] = [1]) -> object:  # noqa: B006
         return stamp, items
 
     made = tool(f)

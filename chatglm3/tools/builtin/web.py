@@ -129,8 +129,9 @@ def _wikipedia(query: str) -> list[dict[str, str]]:
 
 def _json(url: str, **query: Any) -> dict[str, Any]:
     host = urllib.parse.urlsplit(url).hostname
+    text = _get(url, **query)
     try:
-        answer = json.loads(_get(url, **query))
+        answer = json.loads(text)
     except ValueError:
         answer = None
     if not isinstance(answer, dict):
