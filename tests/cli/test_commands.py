@@ -213,7 +213,7 @@ def test_info_of_a_folder(run: Run, model_folder: Path) -> None:
     shown = run("info", model_folder)
     assert (shown.code, shown.err) == (0, "")
     config = ModelConfig.from_folder(model_folder)
-    assert f"context      {config.max_seq_len} tokens" in shown.out
+    assert f"context     {config.max_seq_len} tokens" in shown.out
     assert str(model_folder) in shown.out
     for device in ("cpu", "cuda", "mps"):
         for name, format in (
