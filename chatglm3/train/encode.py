@@ -1,7 +1,7 @@
 """Conversations as training examples, and examples as batches, through the renderer that inference uses.
 
-The loss falls on what an assistant writes and on the token that ends its message (`Rendered.loss_mask`). A small
-weight on all other tokens is possible: it teaches a model that starts from nothing what text looks like.
+The loss falls on what an assistant writes and on the token that ends its message (`Rendered.loss_mask`). A
+small weight on all other tokens is possible: it shows a model that starts from nothing what text looks like.
 """
 
 from __future__ import annotations
@@ -27,11 +27,12 @@ class Example:
 
 
 def encode(messages: Iterable[Message], tokenizer: Tokenizer, max_length: int) -> Example:
-    """A finished conversation as an example. Raises PromptTooLongError: cutting would teach half an answer."""
+    """A finished conversation. Raises PromptTooLongError, since cutting would teach half an answer."""
     rendered = render(messages, tokenizer, add_generation_prompt=False)
     if len(rendered.ids) > max_length:
         raise PromptTooLongError(
-            f"the conversation has {len(rendered.ids)} tokens and the limit is {max_length}; shorten it or raise the limit"
+            f"the conversation has {len(rendered.ids)} tokens and the limit is {max_length}; "
+            "shorten it or raise the limit"
         )
     return Example(rendered.ids, rendered.loss_mask)
 
@@ -46,6 +47,7 @@ class Batch:
     """[examples, length] fp32: the weight of predicting each token; 0 on padding and on the first token."""
 
     def to(self, device: torch.device) -> Batch:
+        """The same batch on a device."""
         return Batch(self.tokens.to(device), self.weights.to(device))
 
     @property

@@ -1,4 +1,4 @@
-"""The network as transformers' `GlmForCausalLM`: what training runs on, and the way back to our checkpoints."""
+"""The network as transformers' `GlmForCausalLM`, on which training runs, and the way back to checkpoints."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def new_glm(config: ModelConfig, *, tied: bool = False) -> GlmForCausalLM:
     return model
 
 
-def _plain_attention(
+def _plain_attention(  # noqa: PLR0917 (the signature is transformers')
     module: nn.Module,
     query: Tensor,
     key: Tensor,
@@ -37,8 +37,8 @@ def _plain_attention(
 ) -> tuple[Tensor, None]:
     """Causal attention over rows padded on the right, as two matrix products per group of heads.
 
-    query: [batch, heads, length, head_dim]; key, value: [batch, groups, length, head_dim]. On a CPU, in bf16, with
-    the short sequences of small models this takes a half to a quarter of the time of torch's fused attention.
+    query: [batch, heads, length, head_dim]; key, value: [batch, groups, length, head_dim]. On a CPU, in bf16,
+    with short sequences, this takes a half to a quarter of the time of torch's fused attention.
     """
     batch, heads, length, head_dim = query.shape
     groups = key.shape[1]
@@ -57,11 +57,15 @@ def glm_weights(model: GlmForCausalLM, config: ModelConfig) -> Iterator[tuple[st
     """Its weights under our names, as `chatglm3.checkpoint.save_model` takes them."""
     table, stored = NameTable(config, "glm"), model.state_dict()
     for name in empty_model(config).state_dict():
-        yield name, table.merge(name, stored)
+        tensor = table.merge(name, stored).detach()
+        yield (
+            name,
+            tensor.clone() if name == "output.weight" else tensor,
+        )  # which may be tied to the embedding
 
 
 def batch_loss(model: GlmForCausalLM, batch: Batch) -> Tensor:
-    """The sum over tokens of weight x cross-entropy; the output layer runs only where a weight is not zero."""
+    """The sum over tokens of weight x cross-entropy; the output layer runs where a weight is not zero."""
     hidden = model.model(input_ids=batch.tokens, use_cache=False).last_hidden_state[:, :-1]
     weights = batch.weights[:, 1:]
     chosen = weights > 0

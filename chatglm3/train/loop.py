@@ -1,10 +1,11 @@
 """A plain training loop that a stopped run resumes exactly.
 
-Step `n` always sees the same batches (they are a function of `n`), so a checkpoint is the weights, the optimizers'
-state and `n`; nothing else has to be remembered, and a resumed run repeats the uninterrupted one bit by bit.
+Step `n` always sees the same batches (they are a function of `n`), so a checkpoint is the weights, the
+optimizers' state and `n`; nothing else has to be remembered, and a resumed run repeats the uninterrupted one
+bit by bit.
 
-Several processes may train together (torch.distributed): each takes its share of a step's micro-batches, and the
-gradients are added up. On a CPU, one process a core is faster than one process with as many threads.
+Several processes may train together (torch.distributed): each takes its share of a step's micro-batches, and
+the gradients are added up. On a CPU, one process a core is faster than one process with as many threads.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from transformers import GlmForCausalLM
 
@@ -67,7 +69,7 @@ def train(
     """Train to the end of `schedule`, from the checkpoint in `folder` where there is one.
 
     model: holds the weights in fp32, which the optimizers update.
-    batches: the micro-batches of a step, whose gradients add up to one update; it must depend on the step alone.
+    batches: the micro-batches of a step, whose gradients add up to one update, as a function of the step.
     compute_dtype: dtype of a second copy of the weights, in which the forward and backward passes run.
 
     Writes `folder`/checkpoint.pt and a line of JSON per `log_every` steps to `folder`/log.jsonl.
@@ -77,7 +79,8 @@ def train(
     progress = load_checkpoint(path, model, optimizers) if path.exists() else Progress()
     rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in optimizers]
     first = not dist.is_initialized() or dist.get_rank() == 0
-    worker = copy.deepcopy(model).to(compute_dtype).train()
+    worker = copy.deepcopy(model).train()
+    nn.Module.to(worker, compute_dtype)
     while progress.step < schedule.steps:
         started = time.perf_counter()
         factor = schedule.factor(progress.step)
@@ -87,7 +90,12 @@ def train(
         progress.step += 1
         progress.seconds += time.perf_counter() - started
         if first and progress.step % log_every == 0:
-            line = {"step": progress.step, "loss": round(loss, 4), "tokens": progress.tokens, "factor": round(factor, 4)}
+            line = {
+                "step": progress.step,
+                "loss": round(loss, 4),
+                "tokens": progress.tokens,
+                "factor": round(factor, 4),
+            }
             line["seconds"] = round(progress.seconds, 1)
             logger.info("%s", line)
             with (folder / "log.jsonl").open("a") as log:
@@ -114,20 +122,23 @@ def _step(
     rank, processes = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
     weight = sum(float(batch.weights.sum()) for batch in batches)
     parameters, copies = list(model.parameters()), list(worker.parameters())
+    gradients: list[Tensor] = []
     with torch.no_grad():
         for ours, theirs in zip(parameters, copies, strict=True):
             theirs.copy_(ours)
             ours.grad = torch.zeros_like(ours)
+            gradients.append(ours.grad)
     total = torch.zeros(1, device=parameters[0].device)
     for batch in _share(batches, rank, processes):
         loss = batch_loss(worker, batch.to(total.device)) / weight
         loss.backward()
         total += loss.detach()
-        for ours, theirs in zip(parameters, copies, strict=True):  # added up in fp32
-            ours.grad += theirs.grad
+        for gradient, theirs in zip(gradients, copies, strict=True):  # added up in fp32
+            if theirs.grad is not None:
+                gradient.add_(theirs.grad)
             theirs.grad = None
     if processes > 1:
-        for tensor in (total, *(p.grad for p in parameters)):
+        for tensor in (total, *gradients):
             dist.all_reduce(tensor)
     torch.nn.utils.clip_grad_norm_(parameters, 1.0)
     for optimizer in optimizers:

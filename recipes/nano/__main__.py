@@ -14,12 +14,20 @@ from recipes.nano.settings import PACKAGE_DATA, SETTINGS
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m recipes.nano", description=__doc__)
     parser.add_argument("stage", choices=("data", "tokenizer", "train", "export", "evaluate", "all"))
-    parser.add_argument("--size", choices=tuple(SETTINGS), default="cpu", help="which settings (default: cpu)")
+    parser.add_argument(
+        "--size", choices=tuple(SETTINGS), default="cpu", help="which settings (default: cpu)"
+    )
     parser.add_argument("--steps", type=int, help="train for so many steps instead of the setting's")
     parser.add_argument("--processes", type=int, default=2, help="CPU cores to train on (default: 2)")
-    parser.add_argument("--count", type=int, default=100, help="data: conversations to print; evaluate: cases a row")
-    parser.add_argument("--split", choices=("train", "dev", "heldout"), default="heldout", help="evaluate: which cases")
-    parser.add_argument("--model", type=Path, default=PACKAGE_DATA, help="where export writes and evaluate reads")
+    parser.add_argument(
+        "--count", type=int, default=100, help="data: conversations to print; evaluate: cases a row"
+    )
+    parser.add_argument(
+        "--split", choices=("train", "dev", "heldout"), default="heldout", help="evaluate: which cases"
+    )
+    parser.add_argument(
+        "--model", type=Path, default=PACKAGE_DATA, help="where export writes and evaluate reads"
+    )
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     settings = SETTINGS[args.size]

@@ -1,7 +1,7 @@
-"""Documents of random pieces: repeat, look up, choose and fill in. They teach copying before there is meaning.
+"""Documents of random pieces: repeat, look up, choose, fill in. They teach copying before there is meaning.
 
-A network that starts with conversations alone takes many times longer to find out that answers are copied from
-the prompt. Each document has the outer form of a conversation: context after `<|user|>`, answer after
+A network that starts with conversations alone takes many times longer to find out that answers are copied
+from the prompt. Each document has the outer form of a conversation: context after `<|user|>`, answer after
 `<|assistant|>`.
 """
 
@@ -22,7 +22,9 @@ class AbstractDocuments:
         first = 3 + 256  # after unknown, begin, end and the bytes
         last = min(tokenizer.special_ids.values())
         self.pieces = [i for i in range(first, last) if len(tokenizer.id_to_piece(i)) <= 8]
-        self.marks = {mark: tokenizer.encode(mark)[1:] for mark in (": ", ", ", "\n", "(", ")", "='", "'", "?")}
+        self.marks = {
+            mark: tokenizer.encode(mark)[1:] for mark in (": ", ", ", "\n", "(", ")", "='", "'", "?")
+        }
         self.kinds: tuple[Callable[[random.Random], tuple[list[int], list[int]]], ...] = (
             self._repeat, self._continue, self._look_up, self._name_of, self._call,
         )  # fmt: skip
@@ -67,8 +69,14 @@ class AbstractDocuments:
     def _call(self, rng: random.Random) -> tuple[list[int], list[int]]:
         """Choose a row by its description and fill its keys with the values that follow their labels."""
         marks = self.marks
-        rows = [(self._some(rng, 1, 3), self._some(rng, 2, 4), [self._some(rng, 1, 2) for _ in range(rng.randint(1, 2))])
-                for _ in range(rng.randint(1, 3))]  # fmt: skip
+        rows = [
+            (
+                self._some(rng, 1, 3),
+                self._some(rng, 2, 4),
+                [self._some(rng, 1, 2) for _ in range(rng.randint(1, 2))],
+            )
+            for _ in range(rng.randint(1, 3))
+        ]
         context: list[int] = []
         for name, about, keys in rows:
             context += [*name, *marks[": "], *about]

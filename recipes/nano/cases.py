@@ -1,3 +1,4 @@
+# ruff: noqa: E501 (tables of words and wordings, one entry after the other)
 """Evaluation cases: a prompt, and a check of the reply, by category and language."""
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any
 from chatglm3.prompt import Reply
 from recipes.nano import chat, code, toolchat
 from recipes.nano.data import seeded
-from recipes.nano.tools import call_message, leaves, observation, system_message
+from recipes.nano.tools import call_message, draw_tool, leaves, observation, system_message
 from recipes.nano.words import Lang, Split, part
 
 Messages = list[dict[str, Any]]
@@ -34,7 +35,9 @@ def _user(text: str) -> dict[str, Any]:
 
 
 def _says(*needed: str) -> Check:
-    return lambda reply: not reply.tool_calls and reply.code is None and all(n in reply.content for n in needed)
+    return lambda reply: (
+        not reply.tool_calls and reply.code is None and all(n in reply.content for n in needed)
+    )
 
 
 def _calls(name: str, arguments: dict[str, Any]) -> Check:
@@ -65,7 +68,9 @@ def _beyond(rng: random.Random, split: Split, lang: Lang) -> Case:
     messages = chat.beyond(rng, split, lang)
     words = ("don't know", "cannot", "no tool") if lang == "en" else ("不知道", "做不到", "没有工具")
     return Case(
-        messages[:1], messages[1]["content"], lambda r: not r.tool_calls and any(w in r.content for w in words)
+        messages[:1],
+        messages[1]["content"],
+        lambda r: not r.tool_calls and any(w in r.content for w in words),
     )
 
 
@@ -114,18 +119,22 @@ def _answered(rng: random.Random, split: Split, lang: Lang, error: bool) -> Case
 
 def _no_tool(rng: random.Random, split: Split, lang: Lang) -> Case:
     tools = toolchat.toolbox(rng, split, lang, rng.randint(1, 3))
-    other = toolchat.draw_tool(rng, split, lang)
+    other = draw_tool(rng, split, lang)
     while not all(toolchat._apart(other, t) for t in tools):
-        other = toolchat.draw_tool(rng, split, lang)
+        other = draw_tool(rng, split, lang)
     word = "no tool" if lang == "en" else "没有"
     return Case([system_message(tools), _user(other.ask(rng, lang).text)], word, _says(word))
 
 
-def _code(*kinds: Callable[[random.Random, Split, Lang], code.Task]) -> Callable[[random.Random, Split, Lang], Case]:
+def _code(
+    *kinds: Callable[[random.Random, Split, Lang], code.Task],
+) -> Callable[[random.Random, Split, Lang], Case]:
     def make(rng: random.Random, split: Split, lang: Lang) -> Case:
         task = rng.choice(kinds)(rng, split, lang)
         prompt = [code.system_message(rng, lang), _user(task.text)]
-        return Case(prompt, task.output, lambda reply: reply.code is not None and same(run(reply.code), task.output))
+        return Case(
+            prompt, task.output, lambda reply: reply.code is not None and same(run(reply.code), task.output)
+        )
 
     return make
 
@@ -133,7 +142,9 @@ def _code(*kinds: Callable[[random.Random, Split, Lang], code.Task]) -> Callable
 def _plot(rng: random.Random, split: Split, lang: Lang) -> Case:
     task = code.plot(rng, split, lang)
     return Case(
-        [code.system_message(rng, lang), _user(task.text)], task.code, lambda r: r.code is not None and r.code.strip() == task.code
+        [code.system_message(rng, lang), _user(task.text)],
+        task.code,
+        lambda r: r.code is not None and r.code.strip() == task.code,
     )
 
 

@@ -1,3 +1,4 @@
+# ruff: noqa: E501 (tables of words and wordings, one entry after the other)
 """Conversations without tools: small talk, who nano is, facts told and asked back, and what it cannot do."""
 
 from __future__ import annotations
@@ -193,8 +194,28 @@ _LIVE: dict[Lang, tuple[tuple[str, ...], str]] = {
     ),
 }  # fmt: skip
 _SUM_FORMS: dict[Lang, tuple[str, ...]] = {
-    "en": ("what is {e}?", "{e}", "{e} = ?", "how much is {e}?", "calculate {e}", "compute {e}", "What's {e}", "solve {e}", "{e} is what?"),
-    "zh": ("{e}等于多少？", "{e}", "{e}=?", "{e}是多少？", "计算{e}", "算一下{e}", "{e}等于几？", "求{e}", "{e}得多少？"),
+    "en": (
+        "what is {e}?",
+        "{e}",
+        "{e} = ?",
+        "how much is {e}?",
+        "calculate {e}",
+        "compute {e}",
+        "What's {e}",
+        "solve {e}",
+        "{e} is what?",
+    ),
+    "zh": (
+        "{e}等于多少？",
+        "{e}",
+        "{e}=?",
+        "{e}是多少？",
+        "计算{e}",
+        "算一下{e}",
+        "{e}等于几？",
+        "求{e}",
+        "{e}得多少？",
+    ),
 }
 _BIG_SUM: dict[Lang, str] = {
     "en": "I cannot compute that in my head. Use the code interpreter and I will write Python for it.",
@@ -236,7 +257,10 @@ def beyond(rng: random.Random, split: Split, lang: Lang) -> Messages:
     if rng.random() < 0.2:
         asks, reply = _LIVE[lang]
         return [_user(_typed(rng, rng.choice(part(asks, split)).format(**fill), lang)), _assistant(reply)]
-    return [_user(_typed(rng, vary(rng, rng.choice(part(_OPEN[lang], split)), lang).format(**fill), lang)), _assistant(REFUSAL[lang])]
+    return [
+        _user(_typed(rng, vary(rng, rng.choice(part(_OPEN[lang], split)), lang).format(**fill), lang)),
+        _assistant(REFUSAL[lang]),
+    ]
 
 
 def arithmetic(rng: random.Random, split: Split, lang: Lang) -> Messages:
@@ -249,7 +273,10 @@ def arithmetic(rng: random.Random, split: Split, lang: Lang) -> Messages:
         reply = f"{a} {sign} {b} = {result}"
     else:
         expr = values.expression(rng, split, lang)
-        while all(len(n) < 3 for n in expr.replace(" ", "").replace("+", "-").replace("*", "-").replace("/", "-").split("-")):
+        while all(
+            len(n) < 3
+            for n in expr.replace(" ", "").replace("+", "-").replace("*", "-").replace("/", "-").split("-")
+        ):
             expr = values.expression(rng, split, lang)
         reply = _BIG_SUM[lang]
     return [_user(rng.choice(part(_SUM_FORMS[lang], split)).format(e=expr)), _assistant(reply)]
@@ -346,7 +373,15 @@ _PET_EN = (
     "I have a {a} named {v}", "I have a {a} called {v}.", "my {a} is called {v}", "we named our {a} {v}", "my {a}'s name is {v}", "{v} is the name of my {a}",
     "our {a} goes by {v}",
 )  # fmt: skip
-_PET_ZH = ("我有一只{a}，叫{v}", "我的{a}叫{v}", "我家的{a}叫{v}。", "我养了一只{a}，名字是{v}", "我给我的{a}起名{v}", "{v}是我的{a}", "我们的{a}名叫{v}")
+_PET_ZH = (
+    "我有一只{a}，叫{v}",
+    "我的{a}叫{v}",
+    "我家的{a}叫{v}。",
+    "我养了一只{a}，名字是{v}",
+    "我给我的{a}起名{v}",
+    "{v}是我的{a}",
+    "我们的{a}名叫{v}",
+)
 _MINE_EN = (
     "what is my {f}?", "What's my {f}?", "do you remember my {f}?", "tell me my {f}", "what did I say my {f} is?", "which {f} do I have?", "my {f}?",
     "can you tell me what my {f} is?", "do you know my {f}?", "what was my {f}?", "please repeat my {f}", "so what is my {f}", "remind me of my {f}", "say my {f}",
@@ -378,8 +413,14 @@ def _field_fact(rng: random.Random, split: Split) -> Fact:
 
     return Fact(
         kind,
-        {"en": tuple(t.replace("{f}", en).replace("{a}", animal[0]) for t in my_en), "zh": tuple(map(chinese, my_zh))},
-        {"en": f"OK, I will remember that your {en} is {{v}}.", "zh": f"好的，我记住了：{yours}{zh}是{{v}}。"},
+        {
+            "en": tuple(t.replace("{f}", en).replace("{a}", animal[0]) for t in my_en),
+            "zh": tuple(map(chinese, my_zh)),
+        },
+        {
+            "en": f"OK, I will remember that your {en} is {{v}}.",
+            "zh": f"好的，我记住了：{yours}{zh}是{{v}}。",
+        },
         {"en": tuple(t.replace("{f}", en) for t in _MINE_EN), "zh": tuple(map(chinese, _MINE_ZH))},
         {"en": f"Your {en} is {{v}}.", "zh": f"{yours}{zh}是{{v}}。"},
         {"en": f"You have not told me your {en}.", "zh": f"你还没有告诉我{yours}{zh}。"},
@@ -430,7 +471,10 @@ def facts(rng: random.Random, split: Split, lang: Lang, fillers: tuple[int, int]
     for fact in rng.sample(chosen, rng.randint(1, len(chosen))):
         ask_lang: Lang = lang if rng.random() < 0.9 else ("zh" if lang == "en" else "en")
         value = told[fact.reply["en"]]
-        messages += [_user(vary(rng, rng.choice(part(fact.ask[ask_lang], split)), ask_lang)), _assistant(fact.reply[ask_lang].format(v=value))]
+        messages += [
+            _user(vary(rng, rng.choice(part(fact.ask[ask_lang], split)), ask_lang)),
+            _assistant(fact.reply[ask_lang].format(v=value)),
+        ]
         if rng.random() < 0.25:
             messages += _filler(rng, split, lang)
     if rng.random() < 0.15:

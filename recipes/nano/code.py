@@ -1,3 +1,4 @@
+# ruff: noqa: E501 (tables of words and wordings, one entry after the other)
 """Conversations with the code interpreter: arithmetic, lists, text, plots and files, answered from the output.
 
 Every task carries the code that solves it and a function that computes what the code prints, so that no code
@@ -114,7 +115,9 @@ def arithmetic(rng: random.Random, split: Split, lang: Lang) -> Task:
         code = python.format(a=a, b=b)
         forms = en if lang == "en" else zh
         said = rng.choice(part(forms, split)).format(a=a, b=b)
-        if lang == "en" and said.startswith(("add ", "subtract ", "divide ", "multiply ", "raise ", "take ", "what ")):
+        if lang == "en" and said.startswith(
+            ("add ", "subtract ", "divide ", "multiply ", "raise ", "take ", "what ")
+        ):
             return _printed(said[0].upper() + said[1:] if rng.random() < 0.6 else said, code, lang)
     return _printed(_say(rng, split, lang, said), code, lang)
 
@@ -133,16 +136,16 @@ def _printed(text: str, code: str, lang: Lang) -> Task:
 # ---- functions of one number -------------------------------------------------------------------------------
 
 _UNARY = (
-    ("square root", "平方根", "import math\nprint(math.sqrt({a}))", lambda a: math.sqrt(a)),
-    ("factorial", "阶乘", "import math\nprint(math.factorial({a}))", lambda a: math.factorial(a)),
+    ("square root", "平方根", "import math\nprint(math.sqrt({a}))", math.sqrt),
+    ("factorial", "阶乘", "import math\nprint(math.factorial({a}))", math.factorial),
     ("square", "平方", "print({a} ** 2)", lambda a: a**2),
     ("cube", "立方", "print({a} ** 3)", lambda a: a**3),
-    ("natural logarithm", "自然对数", "import math\nprint(math.log({a}))", lambda a: math.log(a)),
-    ("sine", "正弦", "import math\nprint(math.sin({a}))", lambda a: math.sin(a)),
-    ("binary form", "二进制", "print(bin({a}))", lambda a: bin(a)),
-    ("hexadecimal form", "十六进制", "print(hex({a}))", lambda a: hex(a)),
-    ("cosine", "余弦", "import math\nprint(math.cos({a}))", lambda a: math.cos(a)),
-    ("absolute value", "绝对值", "print(abs({a}))", lambda a: abs(a)),
+    ("natural logarithm", "自然对数", "import math\nprint(math.log({a}))", math.log),
+    ("sine", "正弦", "import math\nprint(math.sin({a}))", math.sin),
+    ("binary form", "二进制", "print(bin({a}))", bin),
+    ("hexadecimal form", "十六进制", "print(hex({a}))", hex),
+    ("cosine", "余弦", "import math\nprint(math.cos({a}))", math.cos),
+    ("absolute value", "绝对值", "print(abs({a}))", abs),
 )  # fmt: skip
 
 
@@ -151,7 +154,9 @@ def unary(rng: random.Random, split: Split, lang: Lang) -> Task:
     a = rng.randint(2, 25) if en == "factorial" else rng.randint(2, rng.choice((100, 10000)))
     said = f"the {en} of {a}" if lang == "en" else f"{a}的{zh}"
     value = str(compute(a))
-    return Task(_say(rng, split, lang, said), code.format(a=a), value, _named(en if lang == "en" else zh, value, lang))
+    return Task(
+        _say(rng, split, lang, said), code.format(a=a), value, _named(en if lang == "en" else zh, value, lang)
+    )
 
 
 # ---- lists -------------------------------------------------------------------------------------------------
@@ -177,8 +182,24 @@ _COMPUTE = {
     "reverse": lambda x: str(x[::-1]), "prod": lambda x: str(math.prod(x)),
 }  # fmt: skip
 _OF_LIST = {
-    "en": ("the {f} of {l}", "the {f} of the numbers {l}", "the {f} of the list {l}", "the {f} of these numbers: {l}", "the {f} for {l}", "{f} of {l}", "the {f} in {l}"),
-    "zh": ("{l}的{f}", "这些数的{f}：{l}", "列表{l}的{f}", "数据{l}的{f}", "{l}这组数的{f}", "{l} 的{f}", "以下数字的{f}：{l}"),
+    "en": (
+        "the {f} of {l}",
+        "the {f} of the numbers {l}",
+        "the {f} of the list {l}",
+        "the {f} of these numbers: {l}",
+        "the {f} for {l}",
+        "{f} of {l}",
+        "the {f} in {l}",
+    ),
+    "zh": (
+        "{l}的{f}",
+        "这些数的{f}：{l}",
+        "列表{l}的{f}",
+        "数据{l}的{f}",
+        "{l}这组数的{f}",
+        "{l} 的{f}",
+        "以下数字的{f}：{l}",
+    ),
 }
 _STORY = {
     "en": ("I have the numbers {l}. What is the {f}?", "Here is my data: {l}. Compute the {f}.", "{l}\nFind the {f}", "Given {l}, what is the {f}?",
@@ -237,7 +258,9 @@ def on_list(rng: random.Random, split: Split, lang: Lang, function: str | None =
 def sequence(rng: random.Random, split: Split, lang: Lang) -> Task:
     """Small programs: sums, primes, Fibonacci numbers, words."""
     n = rng.randint(3, rng.choice((12, 100, 1000)))
-    w = rng.choice((values.syllables(rng, 1, 3), values.syllables(rng, 2, 4), str(values.word(rng, split, lang))))
+    w = rng.choice(
+        (values.syllables(rng, 1, 3), values.syllables(rng, 2, 4), str(values.word(rng, split, lang)))
+    )
     letter = rng.choice(w)
     small = rng.randint(3, 15)
     a, b = rng.randint(1, 999), rng.randint(1, 999)
@@ -266,7 +289,11 @@ def sequence(rng: random.Random, split: Split, lang: Lang) -> Task:
     direct = said.endswith(("?", "？")) or said.startswith(("reverse", "把"))
     text = said if direct else _say(rng, split, lang, said)
     if "program" in en:
-        text = rng.choice(("write {}", "Write {}", "make {}", "give me {}") if lang == "en" else ("写{}", "写一个{}", "请写{}", "编写{}")).format(said)
+        text = rng.choice(
+            ("write {}", "Write {}", "make {}", "give me {}")
+            if lang == "en"
+            else ("写{}", "写一个{}", "请写{}", "编写{}")
+        ).format(said)
     return Task(text, code, output, _result(output, lang))
 
 
@@ -329,10 +356,17 @@ def list_and_plot(rng: random.Random, split: Split, lang: Lang) -> Task:
     said = rng.choice(part(_OF_LIST[lang], split)).format(f=name, l=_spell(rng, numbers, lang))
     text = rng.choice(part(_BOTH[lang], split)).format(t=("compute " if lang == "en" else "计算") + said)
     lines = code.format(l=numbers).split("\n")
-    code = "\n".join([*lines[:-1], "import matplotlib.pyplot as plt", lines[-1], f"plt.plot({numbers})", "plt.show()"])
+    code = "\n".join(
+        [*lines[:-1], "import matplotlib.pyplot as plt", lines[-1], f"plt.plot({numbers})", "plt.show()"]
+    )
     output = _COMPUTE[key](numbers)
     shown = output + rng.choice(("\n[Image]", "\n[image]", ""))
-    return Task(text, code, shown, _named(en[0] if lang == "en" else zh[0], output, lang) + (" " if lang == "en" else "") + DRAWN[lang])
+    return Task(
+        text,
+        code,
+        shown,
+        _named(en[0] if lang == "en" else zh[0], output, lang) + (" " if lang == "en" else "") + DRAWN[lang],
+    )
 
 
 _FILES = (
@@ -393,7 +427,11 @@ def conversation(rng: random.Random, split: Split, lang: Lang) -> Messages:
         output, said = task.output, task.answer
         if rng.random() < 0.06:
             line = rng.choice(_ERROR_LINES).format(w=values.syllables(rng))
-            output = f"Traceback (most recent call last):\n  File \"<stdin>\", line 1, in <module>\n{line}" if rng.random() < 0.7 else line
+            output = (
+                f'Traceback (most recent call last):\n  File "<stdin>", line 1, in <module>\n{line}'
+                if rng.random() < 0.7
+                else line
+            )
             said = f"The code failed: {line}" if lang == "en" else f"代码出错了：{line}"
         elif rng.random() < 0.1:
             output += "\n"
@@ -404,5 +442,3 @@ def conversation(rng: random.Random, split: Split, lang: Lang) -> Messages:
             {"role": "assistant", "content": said},
         ]
     return messages
-
-

@@ -1,4 +1,4 @@
-"""The mix of conversations that nano learns from; each is drawn from its own seed, so any can be made again."""
+"""The mix of conversations that nano learns from; each has a seed of its own and can be made again."""
 
 from __future__ import annotations
 

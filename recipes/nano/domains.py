@@ -1,3 +1,4 @@
+# ruff: noqa: E501 (tables of words and wordings, one entry after the other)
 """Tools that people really try: their schemas and the ways to ask for them, in both languages.
 
 One block a tool. N: names (snake case first) ~ Chinese names. D: descriptions. P: a required parameter, O: an
@@ -386,7 +387,9 @@ def _parse(block: str) -> Domain:
 DOMAINS: tuple[Domain, ...] = tuple(_parse(block) for block in TABLE.strip().split("\n\n"))
 
 DEV = frozenset({"rent_umbrella", "feed_pet", "get_poem", "delete_file", "get_stock_of_product"})
-HELDOUT = frozenset({"book_parking_space", "find_restaurant", "read_file", "get_horoscope", "renew_book", "count_words"})
+HELDOUT = frozenset(
+    {"book_parking_space", "find_restaurant", "read_file", "get_horoscope", "renew_book", "count_words"}
+)
 
 
 def domains(split: str) -> tuple[Domain, ...]:

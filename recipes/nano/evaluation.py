@@ -1,3 +1,4 @@
+# ruff: noqa: E501 (tables of words and wordings, one entry after the other)
 """The table of what nano can do: by category and language, greedy and sampled, in fp32 and quantized."""
 
 from __future__ import annotations
@@ -25,11 +26,16 @@ REPORT = Path(__file__).with_name("report.json")
 _MAX_TOKENS = 200
 
 
-def replies(engine: Engine, tokenizer: Tokenizer, asked: Sequence[Case], sampling: SamplingParams) -> list[Reply]:
+def replies(
+    engine: Engine, tokenizer: Tokenizer, asked: Sequence[Case], sampling: SamplingParams
+) -> list[Reply]:
     """The model's reply to each case."""
     prompts = [render([Message.from_dict(m) for m in case.messages], tokenizer).ids for case in asked]
     completions = engine.generate(prompts, sampling)
-    return [_reply(case, tokenizer, answers[0].content_ids) for case, answers in zip(asked, completions, strict=True)]
+    return [
+        _reply(case, tokenizer, answers[0].content_ids)
+        for case, answers in zip(asked, completions, strict=True)
+    ]
 
 
 def _reply(case: Case, tokenizer: Tokenizer, ids: Sequence[int]) -> Reply:
@@ -43,24 +49,31 @@ def reference_ids(model: ChatGLMModel, prompt: list[int], stop_ids: frozenset[in
     """Greedy answer without engine and cache: the whole sequence anew for each token."""
     ids = list(prompt)
     for _ in range(limit):
-        tokens, positions, batch = packed_batch(model.config, [ids])
+        batch = packed_batch(model.config, [len(ids)])
         with torch.inference_mode():
-            token = int(model.logits(model(tokens, positions, batch)[-1:]).argmax())
+            hidden = model(torch.tensor(ids), torch.arange(len(ids)), batch)
+            token = int(model.logits(hidden[-1:]).argmax())
         if token in stop_ids:
             break
         ids.append(token)
     return ids[len(prompt) :]
 
 
-def table(model: ChatGLMModel, tokenizer: Tokenizer, split: Split, count: int, sampling: SamplingParams) -> dict[str, dict[str, float]]:
+def table(
+    model: ChatGLMModel, tokenizer: Tokenizer, split: Split, count: int, sampling: SamplingParams
+) -> dict[str, dict[str, float]]:
     """Share of right replies, in percent: category -> language -> share."""
-    engine = Engine(model, num_blocks=4096, max_batch_tokens=2048, max_sequences=32, valid_vocab=tokenizer.vocab_size)
+    engine = Engine(
+        model, num_blocks=4096, max_batch_tokens=2048, max_sequences=32, valid_vocab=tokenizer.vocab_size
+    )
     rows: dict[str, dict[str, float]] = {}
     for category in CATEGORIES:
         rows[category] = {}
         for lang in ("en", "zh"):
             asked = cases(category, split, lang, count)
-            right = [c.check(r) for c, r in zip(asked, replies(engine, tokenizer, asked, sampling), strict=True)]
+            right = [
+                c.check(r) for c, r in zip(asked, replies(engine, tokenizer, asked, sampling), strict=True)
+            ]
             rows[category][lang] = round(100 * sum(right) / count, 1)
         print(f"{category:32} en {rows[category]['en']:5.1f}  zh {rows[category]['zh']:5.1f}", flush=True)
     return rows
@@ -100,7 +113,9 @@ def report(folder: Path, settings: Settings, split: Split, count: int) -> dict[s
     return result
 
 
-def _reference_share(model: ChatGLMModel, tokenizer: Tokenizer, split: Split, greedy: SamplingParams) -> float:
+def _reference_share(
+    model: ChatGLMModel, tokenizer: Tokenizer, split: Split, greedy: SamplingParams
+) -> float:
     """Share of prompts, in percent, that the engine and the plain path without cache answer with the same ids."""
     engine = Engine(model, num_blocks=512, valid_vocab=tokenizer.vocab_size)
     same = []

@@ -1,3 +1,4 @@
+# ruff: noqa: E501 (tables of words and wordings, one entry after the other)
 """Conversations with tools: calls, answers from observations, errors, missing details, requests no tool fits."""
 
 from __future__ import annotations
@@ -33,7 +34,15 @@ _ERRORS = {
     ),
 }  # fmt: skip
 _THEN = {
-    "en": ("{} Then {}", "{} And also: {}", "{} After that, {}", "{} Also, {}", "First: {} Second: {}", "{} Next: {}", "{} Finally, {}"),
+    "en": (
+        "{} Then {}",
+        "{} And also: {}",
+        "{} After that, {}",
+        "{} Also, {}",
+        "First: {} Second: {}",
+        "{} Next: {}",
+        "{} Finally, {}",
+    ),
     "zh": ("{}，然后{}", "{}，另外{}", "{}。再{}", "先{}，再{}", "{}，还有{}", "{}，同时{}", "{}；接着{}"),
 }
 _AGAIN = {
@@ -73,7 +82,9 @@ def failure(rng: random.Random, lang: Lang) -> tuple[str, str]:
         seen = f'Traceback (most recent call last):\n  File "tool.py", line {rng.randint(1, 99)}\nValueError: {text}'
     else:
         seen = json.dumps({"status": "error", "message": text}, ensure_ascii=False)
-    said = f"Sorry, the tool reported an error: {text}." if lang == "en" else f"抱歉，工具返回了错误：{text}。"
+    said = (
+        f"Sorry, the tool reported an error: {text}." if lang == "en" else f"抱歉，工具返回了错误：{text}。"
+    )
     return seen, said
 
 
@@ -142,15 +153,23 @@ def _again(rng: random.Random, tool: Tool, lang: Lang, split: Split) -> Messages
     request = tool.ask(rng, lang)
     if len(request.arguments) != 1 or not isinstance(value := next(iter(request.arguments.values())), str):
         return []
-    return _called(rng, tool, Request(rng.choice(part(_AGAIN[lang], split)).format(value), request.arguments), lang)
+    return _called(
+        rng, tool, Request(rng.choice(part(_AGAIN[lang], split)).format(value), request.arguments), lang
+    )
 
 
 def no_tool_answer(tools: list[Tool], lang: Lang) -> str:
     """What nano says where none of its tools fits."""
     names = ", ".join(t.name for t in tools)
     if lang == "en":
-        return f"Sorry, I have no tool for that. My tools are: {names}." if names else "Sorry, I have no tool for that."
-    return f"抱歉，我没有能做这件事的工具。我的工具有：{names}。" if names else "抱歉，我没有能做这件事的工具。"
+        return (
+            f"Sorry, I have no tool for that. My tools are: {names}."
+            if names
+            else "Sorry, I have no tool for that."
+        )
+    return (
+        f"抱歉，我没有能做这件事的工具。我的工具有：{names}。" if names else "抱歉，我没有能做这件事的工具。"
+    )
 
 
 def _missing(rng: random.Random, tool: Tool, lang: Lang, split: Split) -> Messages:
@@ -161,10 +180,22 @@ def _missing(rng: random.Random, tool: Tool, lang: Lang, split: Split) -> Messag
         return []
     purpose = str(tool.schema["description"])
     asks = {
-        "en": ("I want to use {}", "I need this: {}", "help me with {}", "use the tool {}", "can you do this: {}", "please run {}", "{}"),
+        "en": (
+            "I want to use {}",
+            "I need this: {}",
+            "help me with {}",
+            "use the tool {}",
+            "can you do this: {}",
+            "please run {}",
+            "{}",
+        ),
         "zh": ("我想用{}", "帮我{}", "我需要{}", "使用{}", "可以{}吗？", "请运行{}", "{}"),
     }[lang]
-    question = f"Please tell me: {needed[0].description}." if lang == "en" else f"请告诉我：{needed[0].description}。"
+    question = (
+        f"Please tell me: {needed[0].description}."
+        if lang == "en"
+        else f"请告诉我：{needed[0].description}。"
+    )
     seen, said = _result(rng, tool, lang)
     return [
         _user(rng.choice(part(asks, split)).format(rng.choice((purpose, tool.name)))), _assistant(question),
@@ -177,7 +208,9 @@ def conversation(rng: random.Random, split: Split, lang: Lang, most_tools: int =
     schema_lang = _schema_lang(rng, lang)
     count = min(most_tools, rng.choices((1, 2, 3, 4, 5), (32, 26, 30, 8, 4))[0])
     tools = toolbox(rng, split, schema_lang, count)
-    messages = [system_message(tools) if rng.random() < 0.85 else system_message(tools, rng.choice(OTHER_SYSTEMS))]
+    messages = [
+        system_message(tools) if rng.random() < 0.85 else system_message(tools, rng.choice(OTHER_SYSTEMS))
+    ]
     for _ in range(rng.choices((1, 2, 3, 4), (22, 30, 30, 18))[0]):
         tool = rng.choice(tools)
         said_in = tool.only or lang
@@ -207,7 +240,9 @@ def conversation(rng: random.Random, split: Split, lang: Lang, most_tools: int =
 
 def _apart(a: Tool, b: Tool) -> bool:
     """Whether no sensible reading lets one tool do the other's work."""
-    return not set(a.concept.replace("/", " ").replace("_", " ").split()) & set(b.concept.replace("/", " ").replace("_", " ").split())
+    return not set(a.concept.replace("/", " ").replace("_", " ").split()) & set(
+        b.concept.replace("/", " ").replace("_", " ").split()
+    )
 
 
 def cases(rng: random.Random, split: Split, lang: Lang, count: int) -> ToolCase:

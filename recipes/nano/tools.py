@@ -1,3 +1,4 @@
+# ruff: noqa: E501 (tables of words and wordings, one entry after the other)
 """Tools with schemas nobody has seen, requests for them, and conversations that use them.
 
 A tool is drawn from one of three families: everyday tools (`domains.py`), combinations of a verb, a thing and
@@ -60,7 +61,9 @@ def draw_tool(rng: random.Random, split: Split, lang: Lang, near: Tool | None = 
     """A tool whose schema is in `lang`. `near` asks for one that is easily mistaken for that tool."""
     if near and near.concept.count("/") == 2 and rng.random() < 0.6:
         _, thing, field = near.concept.split("/")
-        return _lookup(rng, split, lang, thing if rng.random() < 0.5 else None, field if rng.random() < 0.5 else None)
+        return _lookup(
+            rng, split, lang, thing if rng.random() < 0.5 else None, field if rng.random() < 0.5 else None
+        )
     roll = rng.random()
     if roll < 0.45:
         return _everyday(rng, split, lang)
@@ -81,7 +84,11 @@ def _styled(rng: random.Random, snake: str) -> str:
         return pieces[0] + "".join(p.capitalize() for p in pieces[1:])
     if roll < 0.88:
         return "-".join(pieces)
-    return "".join(p.capitalize() for p in pieces) if roll < 0.94 else "_".join(pieces[:3]) + rng.choice(("_v2", "_api", "_tool"))
+    return (
+        "".join(p.capitalize() for p in pieces)
+        if roll < 0.94
+        else "_".join(pieces[:3]) + rng.choice(("_v2", "_api", "_tool"))
+    )
 
 
 def _schema(rng: random.Random, name: str, description: str, slots: list[Slot]) -> dict[str, Any]:
@@ -121,7 +128,9 @@ def _argument(kind: str, value: Value) -> Value:
 
 def _spoken(value: Value, lang: Lang) -> str:
     if isinstance(value, bool):
-        return {("en", True): "true", ("en", False): "false", ("zh", True): "是", ("zh", False): "否"}[lang, value]
+        return {("en", True): "true", ("en", False): "false", ("zh", True): "是", ("zh", False): "否"}[
+            lang, value
+        ]
     return str(value)
 
 
@@ -146,7 +155,9 @@ def _everyday(rng: random.Random, split: Split, lang: Lang, domain: Domain | Non
     def ask(rng: random.Random, ask_lang: Lang) -> Request:
         drawn = [KINDS[p.kind](rng, split, ask_lang) for p in kept]
         spoken = [_spoken(v, ask_lang) for v in drawn]
-        base = vary(rng, rng.choice(part(domain.asks[ask_lang], split)), ask_lang).format(*[s for s, p in zip(spoken, kept) if not p.mention])
+        base = vary(rng, rng.choice(part(domain.asks[ask_lang], split)), ask_lang).format(
+            *[s for s, p in zip(spoken, kept) if not p.mention]
+        )
         arguments: dict[str, Value] = {}
         for slot, p, value, said in zip(slots, kept, drawn, spoken):
             if p.mention:
@@ -190,19 +201,31 @@ def _polite(rng: random.Random, split: Split, base: str, arguments: dict[str, Va
     """Wrap a request in an opening or a courtesy, and vary case and punctuation."""
     question = base[-1] in "?？"
     if rng.random() < 0.45:
-        frames = {("en", True): _ASK_EN, ("en", False): _OPEN_EN, ("zh", True): _ASK_ZH, ("zh", False): _OPEN_ZH}[lang, question]
+        frames = {
+            ("en", True): _ASK_EN,
+            ("en", False): _OPEN_EN,
+            ("zh", True): _ASK_ZH,
+            ("zh", False): _OPEN_ZH,
+        }[lang, question]
         frame = rng.choice(part(frames, split))
         inner = base.rstrip("?？") if frame.endswith(("?", "？")) and question else base
         base = frame.format(inner)
     roll = rng.random()
-    if lang == "en" and roll < 0.75 and base[0].islower() and not any(str(v) == base[: len(str(v))] for v in arguments.values()):
+    if (
+        lang == "en"
+        and roll < 0.75
+        and base[0].islower()
+        and not any(str(v) == base[: len(str(v))] for v in arguments.values())
+    ):
         base = base[0].upper() + base[1:]
     if base[-1] in "?？" and rng.random() < 0.12:
         base = base[:-1]
     elif base[-1] not in "?？\"”'`" and rng.random() < 0.35:
         base += "." if lang == "en" else rng.choice("。！")
     if lang == "en" and rng.random() < 0.05:
-        return Request(base.lower(), {k: v.lower() if isinstance(v, str) else v for k, v in arguments.items()})
+        return Request(
+            base.lower(), {k: v.lower() if isinstance(v, str) else v for k, v in arguments.items()}
+        )
     return Request(base, arguments)
 
 
@@ -215,8 +238,27 @@ _LOOKUP_EN = ("what is the {f} of the {o} {v}?", "what's the {f} of {v}?", "{f} 
 _LOOKUP_ZH = ("{o}{v}的{f}是什么？", "{v}的{f}是多少？", "查一下{o}{v}的{f}", "告诉我{v}的{f}", "我想知道{o}{v}的{f}", "{v}这个{o}的{f}呢？",
               "看看{v}的{f}", "{o}{v}有什么{f}？", "{v}的{f}", "查询{o}“{v}”的{f}", "{o}“{v}”的{f}是？", "给我{o}{v}的{f}",
               "请给出{v}的{f}", "找找{o}{v}的{f}", "知道{v}的{f}吗？")  # fmt: skip
-_FIELD_KINDS = ("word", "word", "phrase", "phrase", "code", "time", "word", "word", "phrase", "int", "code", "person", "city", "small", "float", "date", "color", "bool",
-                "numbers")
+_FIELD_KINDS = (
+    "word",
+    "word",
+    "phrase",
+    "phrase",
+    "code",
+    "time",
+    "word",
+    "word",
+    "phrase",
+    "int",
+    "code",
+    "person",
+    "city",
+    "small",
+    "float",
+    "date",
+    "color",
+    "bool",
+    "numbers",
+)
 
 
 def _lookup(rng: random.Random, split: Split, lang: Lang, thing: str | None, field: str | None) -> Tool:
@@ -227,8 +269,18 @@ def _lookup(rng: random.Random, split: Split, lang: Lang, thing: str | None, fie
     o, f = {"en": o_en, "zh": things[o_en]}, {"en": f_en, "zh": fields[f_en]}
     stem, verb_en, verb_zh = rng.choice(part(words.LOOKUP_VERBS, split))
     o_id, f_id = o_en.replace(" ", "_"), f_en.replace(" ", "_")
-    names = [f"{stem}_{o_id}_{f_id}", f"{stem}_{f_id}_of_{o_id}", f"{o_id}_{f_id}", f"{stem}_{f_id}", f"{o_id}_{f_id}_{stem}"]
-    name = _styled(rng, rng.choice(names)) if lang == "en" or rng.random() < 0.85 else f"{verb_zh}{o['zh']}{f['zh']}"
+    names = [
+        f"{stem}_{o_id}_{f_id}",
+        f"{stem}_{f_id}_of_{o_id}",
+        f"{o_id}_{f_id}",
+        f"{stem}_{f_id}",
+        f"{o_id}_{f_id}_{stem}",
+    ]
+    name = (
+        _styled(rng, rng.choice(names))
+        if lang == "en" or rng.random() < 0.85
+        else f"{verb_zh}{o['zh']}{f['zh']}"
+    )
     if lang == "en":
         forms = (f"{verb_en} the {f_en} of a {o_en}", f"{verb_en} {o_en} {f_en}", f"The {f_en} of the given {o_en}",
                  f"{verb_en} the {f_en} of the {o_en} by its name", f"{o_en.capitalize()} {f_en} service")  # fmt: skip
@@ -244,7 +296,9 @@ def _lookup(rng: random.Random, split: Split, lang: Lang, thing: str | None, fie
 
     def ask(rng: random.Random, ask_lang: Lang) -> Request:
         value = KINDS[kind](rng, split, ask_lang)
-        template = vary(rng, rng.choice(part(_LOOKUP_EN if ask_lang == "en" else _LOOKUP_ZH, split)), ask_lang)
+        template = vary(
+            rng, rng.choice(part(_LOOKUP_EN if ask_lang == "en" else _LOOKUP_ZH, split)), ask_lang
+        )
         text = template.format(f=f[ask_lang], o=o[ask_lang], v=value)
         return _polite(rng, split, text, {key: value}, ask_lang)
 
@@ -253,7 +307,14 @@ def _lookup(rng: random.Random, split: Split, lang: Lang, thing: str | None, fie
     def observe(rng: random.Random, obs_lang: Lang) -> dict[str, Any]:
         return {f_id: KINDS[result_kind](rng, split, obs_lang)}
 
-    return Tool(name, _schema(rng, name, rng.choice(forms), slots), tuple(slots), ask, observe, f"lookup/{o_en}/{f_en}")
+    return Tool(
+        name,
+        _schema(rng, name, rng.choice(forms), slots),
+        tuple(slots),
+        ask,
+        observe,
+        f"lookup/{o_en}/{f_en}",
+    )
 
 
 _SYNONYMS = {
@@ -268,9 +329,25 @@ _ACTION_EN = ("{v} a {o} with {s}", "{v} the {o}, {s}", "{v} the {o} with {s}", 
 _ACTION_ZH = ("{v}一个{o}，{s}", "{v}{o}，{s}", "把{o}{v}，{s}", "我要{v}{o}，{s}", "{v}{o}：{s}", "对{o}进行{v}，{s}", "需要{v}{o}，{s}",
               "{s}，{v}{o}", "想{v}一个{o}，{s}", "{o}要{v}，{s}", "给我{v}{o}，{s}", "现在{v}这个{o}，{s}", "能{v}{o}吗？{s}",
               "{v}那个{o}，{s}")  # fmt: skip
-_PLAIN_EN = ("{v} the {o}", "{v} a {o}", "I want to {v} the {o}", "{v} my {o}", "it's time to {v} the {o}", "{v} this {o}", "the {o}: {v} it")
+_PLAIN_EN = (
+    "{v} the {o}",
+    "{v} a {o}",
+    "I want to {v} the {o}",
+    "{v} my {o}",
+    "it's time to {v} the {o}",
+    "{v} this {o}",
+    "the {o}: {v} it",
+)
 _PLAIN_ZH = ("{v}{o}", "把{o}{v}", "我要{v}{o}", "{v}这个{o}", "该{v}{o}了", "{v}一下{o}", "{o}需要{v}")
-_SETTING_EN = ("{f} {v}", "the {f} is {v}", "{f}: {v}", "{f} = {v}", "{v} as the {f}", "{f} set to {v}", "with {v} for {f}")
+_SETTING_EN = (
+    "{f} {v}",
+    "the {f} is {v}",
+    "{f}: {v}",
+    "{f} = {v}",
+    "{v} as the {f}",
+    "{f} set to {v}",
+    "with {v} for {f}",
+)
 _SETTING_ZH = ("{f}{v}", "{f}是{v}", "{f}：{v}", "{f}为{v}", "{f}设为{v}", "{f}用{v}", "以{v}作为{f}")
 
 
@@ -284,7 +361,12 @@ def _action(rng: random.Random, split: Split, lang: Lang) -> Tool:
     name = rng.choice((f"{stem}_{o_id}", f"{stem}_{o_id}", f"{o_id}_{stem}", f"{stem}_the_{o_id}"))
     name = _styled(rng, name) if lang == "en" or rng.random() < 0.85 else f"{verb_zh}{o_zh}"
     forms = (
-        (f"{verb_en} a {o_en}", f"{verb_en} {o_en}", f"Use this to {stem} a {o_en}", f"{verb_en} the given {o_en}")
+        (
+            f"{verb_en} a {o_en}",
+            f"{verb_en} {o_en}",
+            f"Use this to {stem} a {o_en}",
+            f"{verb_en} the given {o_en}",
+        )
         if lang == "en"
         else (f"{verb_zh}{o_zh}", f"{verb_zh}一个{o_zh}", f"用来{verb_zh}{o_zh}", f"{verb_zh}指定的{o_zh}")
     )
@@ -319,7 +401,9 @@ def _action(rng: random.Random, split: Split, lang: Lang) -> Tool:
         verb = v[ask_lang]
         if ask_lang == "en" and rng.random() < 0.25:
             verb = _SYNONYMS.get(verb, verb)
-        template = vary(rng, rng.choice(part(_ACTION_EN if ask_lang == "en" else _ACTION_ZH, split)), ask_lang)
+        template = vary(
+            rng, rng.choice(part(_ACTION_EN if ask_lang == "en" else _ACTION_ZH, split)), ask_lang
+        )
         text = template.format(v=verb, o=o[ask_lang], s=joined)
         return _polite(rng, split, text, arguments, ask_lang)
 
@@ -329,11 +413,14 @@ def _action(rng: random.Random, split: Split, lang: Lang) -> Tool:
             result[rng.choice((f"{o_id}_id", "id", "number"))] = KINDS["code"](rng, split, obs_lang)
         return result
 
-    return Tool(name, _schema(rng, name, rng.choice(forms), slots), tuple(slots), ask, observe, f"{stem} {o_en}")
+    return Tool(
+        name, _schema(rng, name, rng.choice(forms), slots), tuple(slots), ask, observe, f"{stem} {o_en}"
+    )
 
 
 def _nonsense(rng: random.Random, lang: Lang) -> Tool:
     """A tool of invented words: only its schema says what it does."""
+
     def invent() -> str:
         return values.syllables(rng, 1, 2) if lang == "en" else values.han(rng, 2, 2)
 
@@ -341,9 +428,11 @@ def _nonsense(rng: random.Random, lang: Lang) -> Tool:
     latin = f"{values.syllables(rng, 1, 2)}_{values.syllables(rng, 1, 2)}"
     name = (f"{verb}_{thing}" if lang == "en" else verb + thing) if rng.random() < 0.6 else latin
     fields = [invent() for _ in range(rng.choice((1, 1, 2, 3)))]
-    slots = []
+    slots: list[Slot] = []
     for i, f in enumerate(dict.fromkeys(fields)):
-        key = f if rng.random() < 0.6 else f"arg{i + 1}" if rng.random() < 0.3 else values.syllables(rng, 2, 2)
+        key = (
+            f if rng.random() < 0.6 else f"arg{i + 1}" if rng.random() < 0.3 else values.syllables(rng, 2, 2)
+        )
         if key not in [s.key for s in slots]:
             slots.append(Slot(key, rng.choice(_FIELD_KINDS), f"the {f}" if lang == "en" else f))
     description = f"{verb.capitalize()} the {thing}" if lang == "en" else f"{verb}{thing}"
@@ -353,13 +442,19 @@ def _nonsense(rng: random.Random, lang: Lang) -> Tool:
         drawn = [KINDS[s.kind](rng, "train", ask_lang) for s in slots]
         form = "{f} {v}" if lang == "en" else "{f}{v}"
         said = [form.format(f=f, v=_spoken(v, ask_lang)) for f, v in zip(labels, drawn)]
-        text = f"{verb} the {thing} with {', '.join(said)}" if lang == "en" else f"{verb}{thing}，{'，'.join(said)}"
+        text = (
+            f"{verb} the {thing} with {', '.join(said)}"
+            if lang == "en"
+            else f"{verb}{thing}，{'，'.join(said)}"
+        )
         return Request(text, {s.key: v for s, v in zip(slots, drawn)})
 
     def observe(rng: random.Random, obs_lang: Lang) -> dict[str, Any]:
         return {rng.choice(labels): KINDS["word"](rng, "train", obs_lang)}
 
-    return Tool(name, _schema(rng, name, description, slots), tuple(slots), ask, observe, f"{verb} {thing}", lang)
+    return Tool(
+        name, _schema(rng, name, description, slots), tuple(slots), ask, observe, f"{verb} {thing}", lang
+    )
 
 
 # ---- messages ----------------------------------------------------------------------------------------------

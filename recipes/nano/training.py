@@ -11,6 +11,8 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
+import torch.multiprocessing
+from torch import nn
 from torch.optim import AdamW, Muon, Optimizer
 from transformers import GlmForCausalLM
 
@@ -61,7 +63,9 @@ class Documents:
 
 def optimizers(model: GlmForCausalLM, settings: Settings) -> list[Optimizer]:
     """Muon for the matrices inside the layers; AdamW for embeddings, norms and biases."""
-    matrices = [p for n, p in model.named_parameters() if p.ndim == 2 and "embed" not in n and "lm_head" not in n]
+    matrices = [
+        p for n, p in model.named_parameters() if p.ndim == 2 and "embed" not in n and "lm_head" not in n
+    ]
     chosen = {id(p) for p in matrices}
     others = [p for p in model.parameters() if id(p) not in chosen]
     return [
@@ -84,7 +88,9 @@ def run(settings: Settings, processes: int) -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         meeting = f"file://{folder}/meeting"
-        torch.multiprocessing.spawn(_train, (settings, processes, meeting), nprocs=processes)
+        torch.multiprocessing.spawn(  # type: ignore[attr-defined]
+            _train, (settings, processes, meeting), nprocs=processes
+        )
 
 
 def _train(rank: int, settings: Settings, processes: int, meeting: str) -> None:
@@ -95,7 +101,8 @@ def _train(rank: int, settings: Settings, processes: int, meeting: str) -> None:
         dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=processes)
     torch.manual_seed(settings.seed)
     tokenizer = tokenizer_of(settings)
-    model = new_glm(settings.model_config(tokenizer.vocab_size), tied=True).to(device)
+    model = new_glm(settings.model_config(tokenizer.vocab_size), tied=True)
+    nn.Module.to(model, device)
     train(
         model,
         optimizers(model, settings),

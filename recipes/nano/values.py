@@ -1,3 +1,4 @@
+# ruff: noqa: E501 (tables of words and wordings, one entry after the other)
 """Random values of many kinds: what users name in their requests and what the model has to copy.
 
 Most come from spaces far too large to memorize (random syllables, random Chinese characters, digits); real
@@ -23,8 +24,42 @@ HAN += "".join(sorted(set(words.GIVEN_ZH + words.GIVEN_ZH_HELD + words.SURNAMES)
 
 Value = str | int | float | bool | list[int] | list[str]
 
-_ONSETS = "b c d f g h j k l m n p r s t v w z br ch cl dr fl gr kr pl qu sh st th tr sk sn".split()
-_VOWELS = "a e i o u a e i o ai ea ee ou io oo".split()
+_ONSETS = [
+    "b",
+    "c",
+    "d",
+    "f",
+    "g",
+    "h",
+    "j",
+    "k",
+    "l",
+    "m",
+    "n",
+    "p",
+    "r",
+    "s",
+    "t",
+    "v",
+    "w",
+    "z",
+    "br",
+    "ch",
+    "cl",
+    "dr",
+    "fl",
+    "gr",
+    "kr",
+    "pl",
+    "qu",
+    "sh",
+    "st",
+    "th",
+    "tr",
+    "sk",
+    "sn",
+]
+_VOWELS = ["a", "e", "i", "o", "u", "a", "e", "i", "o", "ai", "ea", "ee", "ou", "io", "oo"]
 _CODAS = ["", "", "", "n", "r", "s", "l", "m", "t", "x", "ck", "nd", "st", "ng"]
 
 
@@ -105,7 +140,9 @@ def symbol(rng: random.Random, split: Split, lang: Lang) -> str:
 
 
 def integer(rng: random.Random, split: Split, lang: Lang) -> int:
-    return rng.choice((rng.randint(1, 10), rng.randint(1, 100), rng.randint(10, 999), rng.randint(100, 99999)))
+    return rng.choice(
+        (rng.randint(1, 10), rng.randint(1, 100), rng.randint(10, 999), rng.randint(100, 99999))
+    )
 
 
 def small(rng: random.Random, split: Split, lang: Lang) -> int:
@@ -123,12 +160,41 @@ def date(rng: random.Random, split: Split, lang: Lang) -> str:
     if rng.random() < 0.5:
         return f"{year}-{month:02d}-{day:02d}"
     if lang == "zh":
-        forms = (f"{month}月{day}日", "明天", "后天", "今天", "下周一", "下周五", "周六", f"{year}年{month}月{day}日", "昨天")
+        forms = (
+            f"{month}月{day}日",
+            "明天",
+            "后天",
+            "今天",
+            "下周一",
+            "下周五",
+            "周六",
+            f"{year}年{month}月{day}日",
+            "昨天",
+        )
         return rng.choice(forms)
-    months = "January February March April May June July August September October November December".split()
-    weekdays = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()
-    forms = (f"{months[month - 1]} {day}", "tomorrow", "today", f"next {rng.choice(weekdays)}", rng.choice(weekdays))
-    return rng.choice(forms)
+    months = [
+        "January",
+        "February",
+        "March",
+        "April",
+        "May",
+        "June",
+        "July",
+        "August",
+        "September",
+        "October",
+        "November",
+        "December",
+    ]
+    weekdays = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"]
+    spoken = (
+        f"{months[month - 1]} {day}",
+        "tomorrow",
+        "today",
+        f"next {rng.choice(weekdays)}",
+        rng.choice(weekdays),
+    )
+    return rng.choice(spoken)
 
 
 def clock(rng: random.Random, split: Split, lang: Lang) -> str:
@@ -136,7 +202,9 @@ def clock(rng: random.Random, split: Split, lang: Lang) -> str:
     if rng.random() < 0.6:
         return f"{hour}:{minute:02d}" if rng.random() < 0.6 else f"{hour:02d}:{minute:02d}"
     if lang == "zh":
-        return rng.choice((f"上午{hour % 12 + 1}点", f"下午{hour % 12 + 1}点", f"晚上{hour % 12 + 1}点", f"{hour}点半"))
+        return rng.choice(
+            (f"上午{hour % 12 + 1}点", f"下午{hour % 12 + 1}点", f"晚上{hour % 12 + 1}点", f"{hour}点半")
+        )
     return rng.choice((f"{hour % 12 + 1} am", f"{hour % 12 + 1} pm", f"{hour % 12 + 1}pm", "noon"))
 
 

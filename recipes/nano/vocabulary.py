@@ -1,3 +1,4 @@
+# ruff: noqa: E501 (tables of words and wordings, one entry after the other)
 """nano's SentencePiece vocabulary: short to read, and such that names and values can be copied piece by piece.
 
 - A space, a line break, a digit, a punctuation mark and a Chinese character are one piece each, so a word is cut in
@@ -26,7 +27,24 @@ _I8, _I12, _I16, _I20 = (" " * n for n in (8, 12, 16, 20))
 def _skeleton() -> list[str]:
     """Fixed parts of a tool list as `json.dumps(tools, indent=4)` writes it, and of calls and code."""
     symbols = [f"\n{' ' * 4 * n}" for n in range(1, 8)]
-    symbols += ["    ", '": "', '", "', '": ', '": {', '": [', '",\n', '"\n', '{"', '"}', "['", "']", "': '", "', '", "='", "',"]
+    symbols += [
+        "    ",
+        '": "',
+        '", "',
+        '": ',
+        '": {',
+        '": [',
+        '",\n',
+        '"\n',
+        '{"',
+        '"}',
+        "['",
+        "']",
+        "': '",
+        "', '",
+        "='",
+        "',",
+    ]
     first_parameter = f'\n{_I8}"parameters": {{\n{_I12}"type": "object",\n{_I12}"properties": {{'
     symbols += [
         f'\n[\n    {{\n{_I8}"name": "',
@@ -51,15 +69,54 @@ def _skeleton() -> list[str]:
         f'",\n{_I16}"description": "',
         f'\n{_I12}}},\n{_I12}{{\n{_I16}"name": "',
         f'\n{_I12}}}\n{_I8}]\n    }},\n    {{\n{_I8}"name": "',
-        f'\n{_I12}}}\n{_I8}]\n    }}\n]',
+        f"\n{_I12}}}\n{_I8}]\n    }}\n]",
         f',\n{_I16}"required": true',
         f',\n{_I16}"required": false',
     ]
     for kind in ("string", "integer", "number", "array", "boolean"):
-        symbols += [f'": {{\n{_I20}"type": "{kind}",\n{_I20}"description": "', f'",\n{_I20}"type": "{kind}"\n{_I16}}}']
+        symbols += [
+            f'": {{\n{_I20}"type": "{kind}",\n{_I20}"description": "',
+            f'",\n{_I20}"type": "{kind}"\n{_I16}}}',
+        ]
     symbols += [f'",\n{_I16}"type": "{kind}"' for kind in ("str", "int", "float", "bool", "list")]
-    symbols += ["```python\n", "\n```", "tool_call(", "import numpy as np\n", "import matplotlib.pyplot as plt\n", "print(", "plt.show()"]
-    little = "the of is a to in and for you what me my on at with are I it from this your an can that not do have".split()
+    symbols += [
+        "```python\n",
+        "\n```",
+        "tool_call(",
+        "import numpy as np\n",
+        "import matplotlib.pyplot as plt\n",
+        "print(",
+        "plt.show()",
+    ]
+    little = [
+        "the",
+        "of",
+        "is",
+        "a",
+        "to",
+        "in",
+        "and",
+        "for",
+        "you",
+        "what",
+        "me",
+        "my",
+        "on",
+        "at",
+        "with",
+        "are",
+        "I",
+        "it",
+        "from",
+        "this",
+        "your",
+        "an",
+        "can",
+        "that",
+        "not",
+        "do",
+        "have",
+    ]
     symbols += [f" {word} " for word in little] + [", ", ". "]
     symbols += ["Answer the following questions as best as you can. You have access to the following tools:"]
     return symbols

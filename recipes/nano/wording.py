@@ -1,3 +1,4 @@
+# ruff: noqa: E501 (tables of words and wordings, one entry after the other)
 """Small variations of wording: synonyms, and the slips of people who type fast. Applied to templates, so that
 what stands in braces, and with it every value, stays as it is."""
 
@@ -31,7 +32,10 @@ _TABLES: dict[Lang, tuple[re.Pattern[str], dict[str, list[str]]]] = {
         re.compile(r"(?<![\w{])(" + "|".join(sorted(_EN, key=len, reverse=True)) + r")(?![\w}])"),
         {k: v.split("|") for k, v in _EN.items()},
     ),
-    "zh": (re.compile("|".join(sorted(_ZH, key=len, reverse=True))), {k: v.split("|") for k, v in _ZH.items()}),
+    "zh": (
+        re.compile("|".join(sorted(_ZH, key=len, reverse=True))),
+        {k: v.split("|") for k, v in _ZH.items()},
+    ),
 }
 
 

@@ -1,3 +1,4 @@
+# ruff: noqa: E501 (tables of words and wordings, one entry after the other)
 """The word lists behind nano's data, in English and Chinese, and the rule that keeps the splits apart.
 
 Every list is cut by position: of each seven entries five are for training, one is for development ("dev") and
@@ -179,11 +180,15 @@ football=足球; marriage=婚姻; the meaning of life=人生的意义; time trav
 linear algebra=线性代数; Kubernetes=容器编排; Rust=编程语言; compilers=编译器; taxes=税收; headaches=头痛; dreams=梦;
 """)
 GIVEN = tuple(
-    "Anna Ben Clara David Emma Frank Grace Henry Iris Jack Kate Leo Mary Nina Oscar Paul Rosa Sam Tina Victor Wendy Alice Bob "
-    "Carol Dan Eva Fred Gina Hugo Ivan Julia Karl Lucy Max Nora Olga Peter Quinn Ruth Sofia Tom Uma Vera Will Xavier Yara Zoe "
-    "Adam Bella Cyrus Diana Elena Felix Gloria Hannah Igor Jonas Kira Liam Mia Noah Olivia Pedro Rachel Simon Theo Lena Marco "
-    "Amir Priya Ravi Yuki Kenji Chloe Lars Ingrid Fatima Omar Aisha Diego Mateo Camila Bruno Greta Otto Heidi Pavel Nadia Irina "
-    "John Michael Sarah James Robert Linda Susan Karen Laura Kevin Brian Jason Eric Amy Helen Rose Ella Mila Ethan Lucas".split()
+    """
+    Anna Ben Clara David Emma Frank Grace Henry Iris Jack Kate Leo Mary Nina Oscar Paul Rosa Sam Tina
+    Victor Wendy Alice Bob Carol Dan Eva Fred Gina Hugo Ivan Julia Karl Lucy Max Nora Olga Peter Quinn
+    Ruth Sofia Tom Uma Vera Will Xavier Yara Zoe Adam Bella Cyrus Diana Elena Felix Gloria Hannah Igor
+    Jonas Kira Liam Mia Noah Olivia Pedro Rachel Simon Theo Lena Marco Amir Priya Ravi Yuki Kenji Chloe
+    Lars Ingrid Fatima Omar Aisha Diego Mateo Camila Bruno Greta Otto Heidi Pavel Nadia Irina John
+    Michael Sarah James Robert Linda Susan Karen Laura Kevin Brian Jason Eric Amy Helen Rose Ella Mila
+    Ethan Lucas
+""".split()  # noqa: SIM905 (shorter to read)
 )
 SURNAMES = "王李张刘陈杨赵黄周吴徐孙胡朱高林何郭马罗梁宋郑谢韩唐冯于董萧程曹袁邓许傅沈曾彭吕苏卢蒋蔡贾丁魏薛叶阎余潘杜戴夏钟汪田任姜范方石姚谭廖邹熊金陆郝孔白崔康毛邱秦江史顾侯邵孟龙万段钱汤尹黎易常武乔贺赖龚文"
 GIVEN_ZH = "伟芳娜敏静丽强磊军洋勇艳杰娟涛明超秀霞平刚桂英华玉兰红梅春雪琴云飞鹏宇浩然子轩梓涵欣怡诗雨晨思远嘉琪文博佳慧晓东志远建国小天一鸣可心若曦俊凯天佑雅婷梦瑶海燕立新庆丰长青家豪书瑶泽楠依诺安琪"
