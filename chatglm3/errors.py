@@ -52,3 +52,7 @@ class ToolError(ChatGLM3Error, ValueError):
 
     Raised by a tool while it runs, its text is what the model is told.
     """
+
+
+class InterpreterError(ChatGLM3Error, RuntimeError):
+    """A code interpreter that this machine cannot isolate or start, or a file that it cannot take or give."""

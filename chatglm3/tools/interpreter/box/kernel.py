@@ -1,0 +1,69 @@
+"""The kernel: ipykernel, with its last walls around it and a limit on what it prints."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import resource
+import signal
+import sys
+from pathlib import Path
+
+from .limits import Limits
+
+_OPEN_FILES = 256
+
+
+def main() -> None:
+    """Run a kernel until it is ended. The argument is JSON, see supervisor._start."""
+    config = json.loads(sys.argv[1])
+    limits = Limits(**config["limits"])
+    _confine(limits, config["mode"])
+    for site in config["sites"]:
+        if site not in sys.path:
+            sys.path.append(site)
+    _run(config["connection_file"], limits)
+
+
+def _confine(limits: Limits, mode: str) -> None:
+    with contextlib.suppress(OSError):  # if the machine runs out of memory, this is what has to go
+        Path("/proc/self/oom_score_adj").write_text("1000")
+    os.nice(10)
+    most = {
+        resource.RLIMIT_CORE: 0,
+        resource.RLIMIT_CPU: limits.cpu_seconds,
+        resource.RLIMIT_DATA: limits.memory_bytes,
+        resource.RLIMIT_FSIZE: limits.disk_bytes,
+        resource.RLIMIT_NOFILE: _OPEN_FILES,
+    }
+    if mode == "namespaces":  # elsewhere it would count everything of this user
+        most[resource.RLIMIT_NPROC] = limits.processes
+    for kind, value in most.items():
+        resource.setrlimit(kind, (value, value))
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # a file that is too large is an error, not the end
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    if mode == "landlock":
+        from . import seccomp, syscalls
+
+        syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
+        seccomp.install(seccomp.single_process_filter(os.getpid()))
+
+
+def _run(connection_file: str, limits: Limits) -> None:
+    from ipykernel.kernelapp import IPKernelApp
+    from traitlets.config import Config
+
+    from .stream import LimitedStream
+
+    LimitedStream.allow(2 * limits.output_chars)
+    config = Config()
+    config.IPKernelApp.connection_file = connection_file
+    config.IPKernelApp.outstream_class = f"{LimitedStream.__module__}.LimitedStream"
+    config.InteractiveShell.colors = "nocolor"
+    config.HistoryManager.enabled = False
+    app = IPKernelApp.instance(config=config)
+    app.initialize([])
+    assert app.shell is not None
+    app.shell.events.register("pre_run_cell", LimitedStream.renew)
+    app.start()

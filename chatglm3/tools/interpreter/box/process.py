@@ -1,0 +1,171 @@
+"""Processes of a box: starting a kernel, what all of them use, and the end of those that must go."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from .limits import Limits
+
+_CHANNELS = ("shell", "iopub", "stdin", "control", "hb")
+_THREADS = "4"
+BOOT = "import sys; sys.path.append({code!r}); from box import {module}; sys.path.pop(); {module}.main()"
+"""The program, for `python -c`, that runs a module of this package, which lies in the folder `code`."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """What the box is like from within."""
+
+    mode: str
+    """"namespaces", "landlock" or "unsafe"; see walls.py."""
+    python: str
+    sites: list[str]
+    """Folders of packages, for sys.path."""
+    code: str
+    """The folder that holds this package."""
+    data: str
+    """The workspace."""
+    runtime: str
+    """For the kernel's sockets."""
+    home: str
+    limits: Limits
+
+
+@dataclass(frozen=True)
+class KernelProcess:
+    """A kernel that has been started, and how to reach it."""
+
+    popen: subprocess.Popen[bytes]
+    base: str
+    key: bytes
+
+    def address(self, channel: str) -> str:
+        """Of one of its sockets, as ZeroMQ writes it."""
+        return f"ipc://{self.base}-{_CHANNELS.index(channel) + 1}"
+
+
+def start_kernel(place: Place) -> KernelProcess:
+    """Start a kernel process."""
+    base, key = f"{place.runtime}/{secrets.token_hex(4)}", secrets.token_hex(32)
+    described = {"transport": "ipc", "ip": base, "key": key, "signature_scheme": "hmac-sha256"}
+    ports = {f"{channel}_port": number for number, channel in enumerate(_CHANNELS, 1)}
+    file = Path(base + ".json")
+    file.write_text(json.dumps(described | ports))
+    config = {
+        "connection_file": str(file),
+        "mode": place.mode,
+        "sites": place.sites,
+        "limits": asdict(place.limits),
+    }
+    command = [place.python, "-I", "-c", BOOT.format(code=place.code, module="kernel"), json.dumps(config)]
+    popen = subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        cwd=place.data,
+        env=_environment(place),
+        start_new_session=True,
+    )
+    return KernelProcess(popen, base, key.encode())
+
+
+def _environment(place: Place) -> dict[str, str]:
+    return {
+        "PATH": f"{os.path.dirname(place.python)}:/usr/local/bin:/usr/bin:/bin",
+        "HOME": place.home,
+        "USER": "user",
+        "LANG": "C.UTF-8",
+        "TMPDIR": f"{place.home}/tmp" if place.mode == "landlock" else "/tmp",
+        "MPLBACKEND": "module://matplotlib_inline.backend_inline",
+        "MPLCONFIGDIR": f"{place.home}/matplotlib",
+        "IPYTHONDIR": f"{place.home}/ipython",
+        "OMP_NUM_THREADS": _THREADS,
+        "OPENBLAS_NUM_THREADS": _THREADS,
+    }
+
+
+def kill_all(kernel: KernelProcess, mode: str) -> None:
+    """End the kernel and everything it has started. This process must be what orphans fall to."""
+    if mode == "namespaces":
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(-1, signal.SIGKILL)  # all but process 1, which this is
+    else:
+        while found := list(_descendants(os.getpid())):
+            for pid in found:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            reap()
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(kernel.popen.pid, signal.SIGKILL)
+    kernel.popen.wait()
+    reap()
+
+
+def kill_others(kernel: KernelProcess) -> int:
+    """End what the code has left running beside the kernel; returns how many processes."""
+    others = [pid for pid in _all() if pid not in (os.getpid(), kernel.popen.pid)]
+    for pid in others:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    return len(others)
+
+
+def reap() -> None:
+    """Bury the orphans that have fallen to this process."""
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+
+
+def memory_used(limit: int) -> int:
+    """Bytes that all processes here use. Pages that several share count once, if that could matter."""
+    pids = [pid for pid in _all() if pid != os.getpid()]
+    resident = sum(_resident(pid) for pid in pids)
+    return resident if resident <= limit else sum(_proportional(pid) for pid in pids)
+
+
+def _all() -> list[int]:
+    return [int(name) for name in os.listdir("/proc") if name.isdecimal()]
+
+
+def _resident(pid: int) -> int:
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
+    except (OSError, IndexError):
+        return 0
+
+
+def _proportional(pid: int) -> int:
+    try:
+        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+            if line.startswith("Pss:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return _resident(pid)  # a process may hide its maps
+
+
+def _descendants(pid: int) -> Iterator[int]:
+    """Children and their children. Where there is no /proc, none are known."""
+    if sys.platform != "linux":
+        return
+    for task in _read(f"/proc/{pid}/task/{pid}/children").split():
+        yield int(task)
+        yield from _descendants(int(task))
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text()
+    except OSError:
+        return ""
