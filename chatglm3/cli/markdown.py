@@ -12,13 +12,24 @@ from collections.abc import Iterator
 
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
+from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderResult
-from rich.markdown import CodeBlock, Heading, Markdown
+from rich.markdown import CodeBlock, Heading, Markdown, Paragraph
 from rich.syntax import Syntax
 from rich.text import Text
 
 # Without HTML, a tag in an answer is text to read; with it, rich would leave the tag out.
 _PARSER = MarkdownIt("commonmark", {"html": False}).enable(["strikethrough", "table"])
+
+
+class _EastAsianParagraph(Paragraph):
+    """A paragraph broken as Chinese is: rich would break it at spaces only, and leave lines half empty."""
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for line in self.text.split("\n", allow_blank=True):
+            for part in line.divide(line_breaks(line.plain, options.max_width)):
+                part.rstrip()
+                yield part
 
 
 class _PlainHeading(Heading):
@@ -40,6 +51,7 @@ class _AnswerMarkdown(Markdown):
     """Rich's Markdown, keeping the line breaks that the model wrote: most of them are meant."""
 
     elements = Markdown.elements | {
+        "paragraph_open": _EastAsianParagraph,
         "heading_open": _PlainHeading,
         "fence": _PlainCode,
         "code_block": _PlainCode,
@@ -79,6 +91,34 @@ def render(console: Console, source: str) -> list[str]:
     while lines and not _STYLE.sub("", lines[0]):
         lines.pop(0)
     return lines
+
+
+_CLOSING = "，。、！？：；）」』】》〉”’％…—·,.!?:;)]}"
+_OPENING = "（「『【《〈“‘([{"
+
+
+def line_breaks(line: str, width: int) -> list[int]:
+    """Where to break a line so that each part takes at most `width` cells, spaces at its end not counted.
+
+    Between words, and on either side of a wide character, but for punctuation that must not begin or end a
+    line; in the middle of a word only where it alone is wider than that.
+    """
+    breaks, start, possible, cells = [], 0, 0, 0
+    for i, character in enumerate(line):
+        if i and _may_break(line[i - 1], character):
+            possible = i
+        cells += cell_len(character)
+        if cells > width and not character.isspace() and i > start:
+            start = possible if possible > start else i
+            breaks.append(start)
+            cells = cell_len(line[start : i + 1])
+    return breaks
+
+
+def _may_break(before: str, after: str) -> bool:
+    if after.isspace() or cell_len(after) == 0 or after in _CLOSING or before in _OPENING:
+        return False
+    return before.isspace() or cell_len(before) == 2 or cell_len(after) == 2
 
 
 def blocks(source: str) -> list[str]:

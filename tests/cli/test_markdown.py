@@ -5,11 +5,12 @@ from __future__ import annotations
 import io
 import random
 import re
+from itertools import pairwise
 
 import pytest
 from rich.console import Console
 
-from chatglm3.cli.markdown import MarkdownStream, blocks, render
+from chatglm3.cli.markdown import MarkdownStream, blocks, line_breaks, render
 from tests.cli.screen import Screen
 
 ANSWER = """\
@@ -116,6 +117,24 @@ def test_a_block_longer_than_the_screen_is_shown_once(source: str) -> None:
 )
 def test_only_the_last_block_can_change(source: str, expected: list[str]) -> None:
     assert blocks(source) == expected
+
+
+@pytest.mark.parametrize(
+    ("line", "width", "parts"),
+    [
+        ("我是 nano，一个演示模型。", 10, ["我是 ", "nano，一个", "演示模型。"]),
+        ("天气很好，我们走吧", 10, ["天气很好，", "我们走吧"]),
+        ("天气很好啊，走吧", 10, ["天气很好", "啊，走吧"]),
+        ("他说（你好）", 6, ["他说", "（你", "好）"]),
+        ("the quick brown fox", 10, ["the quick ", "brown fox"]),
+        ("abcdefghijkl", 5, ["abcde", "fghij", "kl"]),
+        ("short", 10, ["short"]),
+        ("", 10, [""]),
+    ],
+)
+def test_lines_break_where_chinese_and_english_may(line: str, width: int, parts: list[str]) -> None:
+    cuts = [0, *line_breaks(line, width), len(line)]
+    assert [line[a:b] for a, b in pairwise(cuts)] == parts
 
 
 def test_a_model_cannot_steer_the_terminal() -> None:
