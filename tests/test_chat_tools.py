@@ -1,4 +1,4 @@
-"""The loop over a scripted model: calls are run, observed, bounded and cancelled, and the history tells all."""
+"""The loop over a scripted model: calls are run, observed, bounded and cancelled; the history tells all."""
 
 from __future__ import annotations
 
@@ -95,6 +95,14 @@ def test_the_second_prompt_is_the_history_and_the_prefix_cache_pays_for_it(glm: 
     cached = 16 * ((len(first)) // 16)
     assert glm.engine.stats.prefix_hits - hits >= cached
     assert glm.engine.stats.computed_tokens - computed <= len(first) + len(second) - cached
+
+
+def test_one_tool_needs_no_list(glm: ChatGLM3) -> None:
+    for one in (get_weather, tool(get_weather), Toolbox(get_weather)):
+        done = scripted(glm, called("get_weather", "city='Oslo'"), "\n Cold.").chat("Oslo?", tools=one)
+        assert len(done.results) == 1
+        if isinstance(one, Toolbox):
+            one.close()
 
 
 def test_several_rounds_and_a_thought_before_the_call(glm: ChatGLM3) -> None:
@@ -335,6 +343,8 @@ def test_a_conversation_that_fills_the_context_ends_the_answer(glm: ChatGLM3) ->
 
 
 def test_what_is_no_tool_is_refused_before_anything_happens(glm: ChatGLM3) -> None:
+    with pytest.raises(ToolError, match="no tool and no file 'calculater'"):
+        glm.stream("Go", tools="calculater")
     with pytest.raises(ToolError, match="two tools are called 'get_weather'"):
         glm.stream("Go", tools=[get_weather, get_weather])
     with pytest.raises(InvalidMessageError, match="tools of its own"):

@@ -81,7 +81,7 @@ class ChatGLM3:
         messages: Messages,
         *,
         history: Sequence[Message | Mapping[str, Any]] = (),
-        tools: Toolbox | Sequence[Source] | None = None,
+        tools: Source | Sequence[Source] | None = None,
         max_rounds: int = 8,
         approve: Approve | None = None,
         sampling: SamplingParams | None = None,
@@ -109,7 +109,7 @@ class ChatGLM3:
         messages: Messages,
         *,
         history: Sequence[Message | Mapping[str, Any]] = (),
-        tools: Toolbox | Sequence[Source] | None = None,
+        tools: Source | Sequence[Source] | None = None,
         max_rounds: int = 8,
         approve: Approve | None = None,
         sampling: SamplingParams | None = None,
@@ -137,7 +137,7 @@ class ChatGLM3:
                 f"max_rounds is {max_rounds}, but must be at least 1; to run no tools, give their definitions"
             )
         given = conversation([*history, *_as_list(messages)])
-        toolbox = tools if isinstance(tools, Toolbox) else Toolbox(*(tools or ()))
+        toolbox = _toolbox(tools)
         replier = Replier(self.engine, self.tokenizer, toolbox.definitions, params, overflow)
         prompt = replier.prepare(given)
         events = answer(
@@ -202,6 +202,14 @@ def _as_list(messages: Messages) -> list[Message | Mapping[str, Any]]:
     if isinstance(messages, (Message, Mapping)):
         return [messages]
     return list(messages)
+
+
+def _toolbox(tools: Source | Sequence[Source] | None) -> Toolbox:
+    if isinstance(tools, Toolbox):
+        return tools
+    if isinstance(tools, Sequence) and not isinstance(tools, str):
+        return Toolbox(*tools)
+    return Toolbox() if tools is None else Toolbox(tools)
 
 
 def _closing(toolbox: Toolbox, events: Iterator[Event]) -> Iterator[Event]:

@@ -10,6 +10,8 @@ import threading
 from collections.abc import Callable, Coroutine
 from typing import Any, Generic, TypeVar
 
+from chatglm3.errors import ToolError
+
 T = TypeVar("T")
 
 GRACE = 5.0
@@ -44,8 +46,9 @@ class Job(Generic[T]):
     def _finish(self, task: asyncio.Task[T]) -> None:
         if task.cancelled():
             self.future.cancel()
-            self.future.set_running_or_notify_cancel()
-        elif error := task.exception():
+        if not self.future.set_running_or_notify_cancel():
+            return  # also if whoever waited for the future has cancelled it
+        if error := task.exception():
             self.future.set_exception(error)
         else:
             self.future.set_result(task.result())
@@ -60,8 +63,12 @@ class EventLoopThread:
         self._thread.start()
 
     def start(self, coroutine: Coroutine[Any, Any, T]) -> Job[T]:
-        """Run a coroutine on the loop."""
-        return Job(self._loop, coroutine)
+        """Run a coroutine on the loop. Raises ToolError if the loop has been closed."""
+        try:
+            return Job(self._loop, coroutine)
+        except RuntimeError:
+            coroutine.close()
+            raise ToolError("what runs this tool has been closed") from None
 
     def is_responsive(self, seconds: float = 1.0) -> bool:
         """Whether the loop answers: not if a coroutine blocks it."""

@@ -116,8 +116,8 @@ def _from_function(
         raise ToolError(
             f"tools from functions need the package {error.name!r}: pip install 'chatglm3[tools]'"
         ) from None
-    if not callable(function) or inspect.isclass(function):
-        raise ToolError(f"a tool is made of a function, not of {function!r:.80}")
+    if not callable(function) or inspect.isclass(function) or inspect.isasyncgenfunction(function):
+        raise ToolError(f"a tool is made of a function that returns its result, not of {function!r:.80}")
     if name is None:
         name = getattr(function, "__name__", None) or type(function).__name__
         if name == "<lambda>":

@@ -32,9 +32,7 @@ class Parameters:
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self._where = f"the tool {getattr(function, '__name__', function)!r}"
-        docstring = docstring_parser.parse(inspect.getdoc(function) or "")
-        self.description = docstring.description or ""
-        described = {parameter.arg_name: parameter.description for parameter in docstring.params}
+        self.description, described = _documentation(inspect.getdoc(function) or "")
         hints = self._hints(function)
         self._names: dict[str, str] = {}  # of a field -> of the parameter, which may be any name
         self._filled: dict[str, Any] = {}  # parameters that are optional for the model, not for the function
@@ -135,6 +133,16 @@ class Parameters:
 
 class _Generator(GenerateJsonSchema):
     ignored_warning_kinds = {"non-serializable-default", "skipped-choice"}  # noqa: RUF012 - as its base has it
+
+
+def _documentation(text: str) -> tuple[str, dict[str, str | None]]:
+    """A docstring's description, and those of its parameters."""
+    try:
+        docstring = docstring_parser.parse(text)
+    except docstring_parser.ParseError:  # of no known style
+        return text, {}
+    described = {parameter.arg_name: parameter.description for parameter in docstring.params}
+    return docstring.description or "", described
 
 
 def _callers_names() -> dict[str, Any]:

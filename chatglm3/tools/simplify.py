@@ -62,9 +62,8 @@ def _ordered(schema: Schema, *first: str) -> Schema:
 
 def _referenced(schema: Schema) -> str:
     """The name of the definition that a schema stands for; empty if it stands for itself."""
-    reference = schema.get("$ref")
-    is_ours = isinstance(reference, str) and reference.startswith(_DEFINITION)
-    return reference.removeprefix(_DEFINITION) if is_ours else ""
+    reference = str(schema.get("$ref", ""))
+    return reference.removeprefix(_DEFINITION) if reference.startswith(_DEFINITION) else ""
 
 
 def _reachable(schema: Any, definitions: Mapping[str, Schema]) -> set[str]:

@@ -7,6 +7,7 @@ import concurrent.futures
 import inspect
 import logging
 import queue
+import threading
 import time
 import weakref
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
@@ -128,7 +129,8 @@ class Toolbox:
                 yield ToolResult(index, call.name, call, text, is_error=True)
             else:
                 accepted[index] = found
-        yield from self._run(calls, accepted)
+        if accepted:
+            yield from self._run(calls, accepted)
 
     def _run(self, calls: Sequence[ToolCall], tools: Mapping[int, Tool]) -> Generator[ToolResult]:
         """Run the calls for which there are tools."""
@@ -136,16 +138,18 @@ class Toolbox:
         finished: queue.SimpleQueue[int] = queue.SimpleQueue()
         started = time.monotonic()
         # Timeouts are kept by the event loop. This one is for a coroutine that blocks it, or ignores them.
-        deadline = started + GRACE + max((tool.timeout or self.timeout for tool in tools.values()), default=0)
+        deadline = started + GRACE + max((tool.timeout or self.timeout for tool in tools.values()))
+        loop = self._resources.loop()
         try:
             for index, tool in tools.items():
                 running = _timed_output(tool, calls[index], tool.timeout or self.timeout)
-                jobs[index] = self._resources.loop().start(running)
+                jobs[index] = loop.start(running)
                 jobs[index].future.add_done_callback(lambda _, index=index: finished.put(index))  # type: ignore[misc]
             waiting = set(jobs)
             while waiting:
                 try:
-                    index = finished.get(timeout=max(0.0, deadline - time.monotonic()))
+                    left = min(max(0.0, deadline - time.monotonic()), threading.TIMEOUT_MAX)
+                    index = finished.get(timeout=left)
                 except queue.Empty:
                     break
                 waiting.discard(index)
@@ -200,13 +204,18 @@ class _Resources:
     """What a toolbox has started; it does not refer to the toolbox, so that this can be collected."""
 
     def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._is_closed = False
         self._loop: EventLoopThread | None = None
         self._connections: list[McpConnection] = []
 
     def loop(self) -> EventLoopThread:
-        if self._loop is None:
-            self._loop = EventLoopThread("chatglm3-tools")
-        return self._loop
+        with self._lock:
+            if self._is_closed:
+                raise ToolError("the toolbox has been closed")
+            if self._loop is None:
+                self._loop = EventLoopThread("chatglm3-tools")
+            return self._loop
 
     def end(self, jobs: Iterable[Job[Any]]) -> None:
         """Cancel jobs and let them clean up. A loop that is blocked is left behind, for others to run."""
@@ -223,6 +232,7 @@ class _Resources:
         return connection.tools
 
     def close(self) -> None:
+        self._is_closed = True
         for connection in self._connections:
             connection.close()
         if self._loop is not None:

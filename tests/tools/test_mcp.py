@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 import uvicorn
 from mcp.server import MCPServer
@@ -84,6 +85,12 @@ def in_process() -> McpServer:
     return McpServer("shop", in_process=server)
 
 
+def finished(program: str) -> subprocess.CompletedProcess[str]:
+    """A Python program of its own, when it has ended."""
+    command = [sys.executable, "-c", program]
+    return subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
+
+
 def threads() -> list[str]:
     return [thread.name for thread in threading.enumerate() if thread.name.startswith("chatglm3")]
 
@@ -120,6 +127,34 @@ def test_a_server_in_this_process() -> None:
         assert "out of stock" in call(toolbox, "fails").content
         assert [tool.name for tool in toolbox if tool.needs_approval] == ["picture", "fails"]
     assert threads() == []
+
+
+def test_a_call_that_takes_too_long_is_cancelled_there_as_well(caplog: pytest.LogCaptureFixture) -> None:
+    happened: list[str] = []
+    server = MCPServer("slow", log_level="ERROR")
+
+    @server.tool()
+    async def waits() -> str:
+        """Wait."""
+        try:
+            await anyio.sleep(60)
+        except BaseException:
+            happened.append("cancelled")
+            raise
+        return ""
+
+    @server.tool()
+    def quick() -> str:
+        """Answer."""
+        return "quick"
+
+    with Toolbox(McpServer("slow", in_process=server), timeout=0.2) as toolbox:
+        assert call(toolbox, "waits").content == "Error: no result within 0.2 seconds"
+        assert call(toolbox, "quick").content == "quick"
+    assert happened == ["cancelled"]
+    assert [record for record in caplog.records if record.name == "asyncio"] == []
+    closed = toolbox.call(ToolCall("no such tool"))
+    assert closed.is_error
 
 
 def test_a_program(program: Path) -> None:
@@ -162,7 +197,7 @@ toolbox = Toolbox(McpServer("shop", command=sys.executable, args=({str(program)!
 print(toolbox.call(ToolCall("pid")).content, flush=True)
 {ending}
 """
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+        done = finished(code)
         pid = done.stdout.strip()
         assert pid.isdigit(), done.stderr
         end = time.monotonic() + 5

@@ -131,7 +131,7 @@ def test_a_parameter_that_only_the_function_needs_is_given_none() -> None:
 
 
 def test_types_are_flat_and_without_noise() -> None:
-    def f(
+    def f(  # noqa: PLR0917
         unit: Literal["c", "f"],
         tags: Optional[list[str]] = None,  # noqa: UP045 - the old notation is what is tested
         limit: int | None = None,
@@ -218,7 +218,7 @@ def test_any_python_name_can_be_a_parameter(name: str) -> None:
         ({"city": "x", "places": [{"title": 1}]}, r"places\[0\].title: "),
         (
             {},
-            r"parameters are: city \(string\), days \(integer, optional\), unit \(one of 'c', 'f', optional\)",
+            r"are: city \(string\), days \(integer, optional\), unit \(one of 'c', 'f', optional\)",
         ),
     ],
 )
@@ -251,7 +251,20 @@ def test_defaults_are_the_functions_own() -> None:
     assert made(**made.validate({})) == f()
 
 
+def test_a_docstring_of_no_style_is_the_description() -> None:
+    def f(a: int) -> None:
+        """:param: what
+        :raises
+        """
+
+    assert ":param:" in tool(f).definition["description"]
+
+
 class Opaque: ...
+
+
+async def yields() -> Any:
+    yield 1
 
 
 def takes_args(*args: int) -> None: ...
@@ -279,6 +292,7 @@ def takes_unknown(a: Nowhere) -> None: ...  # type: ignore[name-defined] # noqa:
         (takes_unknown, "'Nowhere' is not defined.*top level"),
         (lambda x: x, "a lambda has no name"),
         (Opaque, "made of a function"),
+        (yields, "a function that returns its result"),
     ],
 )
 def test_functions_that_a_model_cannot_call(function: Any, complaint: str) -> None:
@@ -291,7 +305,7 @@ def test_names() -> None:
         """Do."""
 
     assert tool(name="获取天气")(f).name == "获取天气"
-    with pytest.raises(ToolError, match="cannot be called 'get weather'.*call it 'get_weather'"):
+    with pytest.raises(ToolError, match=r"cannot be called 'get weather'.*call it 'get_weather'"):
         tool(name="get weather")(f)
     with pytest.raises(ToolError, match="the code interpreter's"):
         tool(name="interpreter")(f)

@@ -7,12 +7,13 @@ import dataclasses
 import gc
 import itertools
 import json
-import os
+import math
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,12 @@ from chatglm3.prompt import INTERPRETER, ToolCall
 from chatglm3.tools import Image, Tool, Toolbox, ToolOutput, ToolResult, tool
 
 DEFINITION = {"name": "get_stock", "description": "Stock", "parameters": {"type": "object", "properties": {}}}
+
+
+def finished(program: str) -> subprocess.CompletedProcess[str]:
+    """A Python program of its own, when it has ended."""
+    command = [sys.executable, "-c", program]
+    return subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
 
 
 def threads() -> set[str]:
@@ -286,7 +293,7 @@ except KeyboardInterrupt:
     print(time.monotonic() - start < 5, os.system("pgrep -f '^sleep 61[.]25'"), flush=True)
 """
     start = time.monotonic()
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    done = finished(program)
     assert done.stdout.splitlines() == ["True 256"], done.stderr  # 256: pgrep finds nothing
     assert done.returncode == 0, done.stderr
     assert time.monotonic() - start < 15
@@ -295,7 +302,11 @@ except KeyboardInterrupt:
 def test_approval() -> None:
     asked: list[ToolCall] = []
     ran: list[str] = []
-    delete = tool(name="delete", needs_approval=True)(lambda path: ran.append(path))
+
+    def remove(path: str) -> None:
+        ran.append(path)
+
+    delete = tool(name="delete", needs_approval=True)(remove)
     call = ToolCall("delete", {"path": "x"})
 
     def refuse(call: ToolCall) -> bool:
@@ -371,6 +382,22 @@ def test_a_dropped_toolbox_ends_its_thread() -> None:
     gc.collect()
 
 
+def test_a_closed_toolbox_says_so() -> None:
+    inner = Toolbox(tool(name="fine")(lambda: "fine"), timeout=math.inf)
+    assert inner.call(ToolCall("fine")).content == "fine"
+    inner.close()
+    inner.close()
+    with pytest.raises(ToolError, match="has been closed"):
+        inner.call(ToolCall("fine"))
+
+
+def test_many_threads_may_call_at_once() -> None:
+    with Toolbox(tool(name="double")(lambda n: 2 * n)) as toolbox, ThreadPoolExecutor(8) as pool:
+        calls = [ToolCall("double", {"n": n}) for n in range(64)]
+        contents = [result.content for result in pool.map(toolbox.call, calls)]
+    assert contents == [str(2 * n) for n in range(64)]
+
+
 def test_a_program_ends_though_a_tool_hangs() -> None:
     program = """
 import time
@@ -381,7 +408,7 @@ def hangs():
     time.sleep(60)
 print(Toolbox(hangs).call(ToolCall("hangs")).content)
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=20)
+    done = finished(program)
     assert (done.stdout, done.returncode) == ("Error: no result within 0.1 seconds\n", 0), done.stderr
 
 
@@ -398,7 +425,7 @@ except ToolError as error:
     print(error)
 print("torch" in sys.modules)
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=os.environ)
+    done = finished(program)
     assert "pip install 'chatglm3[tools]'" in done.stdout, done.stderr
     assert done.stdout.endswith("False\n")
 
