@@ -1,4 +1,4 @@
-"""`python -m recipes.nano tokenizer|train|export|evaluate|all`: make the embedded model from nothing."""
+"""`python -m recipes.nano STAGE`: make the embedded model from nothing."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ from pathlib import Path
 
 from recipes.nano.settings import PACKAGE_DATA, SETTINGS
 
+STAGES = ("data", "tokenizer", "train", "export", "evaluate", "transcripts", "all")
+
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m recipes.nano", description=__doc__)
-    parser.add_argument("stage", choices=("data", "tokenizer", "train", "export", "evaluate", "all"))
+    parser.add_argument("stage", choices=STAGES)
     parser.add_argument(
         "--size", choices=tuple(SETTINGS), default="cpu", help="which settings (default: cpu)"
     )
@@ -39,6 +41,12 @@ def main(argv: list[str] | None = None) -> int:
 
         for index in range(args.count):
             print(json.dumps(conversation(settings.seed, index), ensure_ascii=False))
+        return 0
+
+    if args.stage == "transcripts":
+        from recipes.nano.transcripts import transcript
+
+        print(transcript(args.model))
         return 0
 
     from recipes.nano import training
