@@ -120,9 +120,12 @@ class Toolbox:
         accepted: dict[int, Tool] = {}
         for index, call in enumerate(calls):
             found = self._find(call.name)
-            if found is None or found.function is None:
+            if found is None:
                 names = ", ".join(tool.name for tool in self) or "none"
                 text = f"Error: there is no tool {call.name!r}. The tools are: {names}"
+                yield ToolResult(index, call.name, call, text, is_error=True)
+            elif found.function is None:
+                text = f"Error: {call.name!r} is a definition without code, which is not run here"
                 yield ToolResult(index, call.name, call, text, is_error=True)
             elif found.needs_approval and approve is not None and not approve(call):
                 text = "Error: the user does not allow this call. Do not try it again"
@@ -138,7 +141,7 @@ class Toolbox:
         finished: queue.SimpleQueue[int] = queue.SimpleQueue()
         started = time.monotonic()
         # Timeouts are kept by the event loop. This one is for a coroutine that blocks it, or ignores them.
-        deadline = started + GRACE + max((tool.timeout or self.timeout for tool in tools.values()))
+        deadline = started + GRACE + max(tool.timeout or self.timeout for tool in tools.values())
         loop = self._resources.loop()
         try:
             for index, tool in tools.items():

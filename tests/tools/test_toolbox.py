@@ -329,6 +329,7 @@ def test_definitions_without_code_are_left_to_the_caller() -> None:
         assert toolbox.answers("fails")
         assert toolbox.answers("no such tool")
         assert not toolbox.answers(INTERPRETER)
+        assert "definition without code" in toolbox.call(ToolCall("get_stock")).content
     assert not Toolbox(DEFINITION).runs_anything
     assert not Toolbox(DEFINITION).answers("no such tool")
     with pytest.raises(ToolError, match="definition without code"):
