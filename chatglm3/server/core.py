@@ -1,0 +1,134 @@
+"""One model and everything that the dialects of the API share: its engine, its names, its limits."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+from starlette.requests import Request
+
+from chatglm3.chat import ChatGLM3
+from chatglm3.engine import SamplingParams
+from chatglm3.errors import ChatGLM3Error, InvalidMessageError
+from chatglm3.prompt import Message, attach_tools, check_conversation, render
+from chatglm3.server.answers import Answers, Question
+from chatglm3.server.engine_thread import EngineThread
+from chatglm3.server.errors import ApiError, refused
+from chatglm3.server.logs import record
+from chatglm3.server.metrics import Metrics
+from chatglm3.server.settings import VERSION, Settings
+
+T = TypeVar("T")
+
+_PARAMETERS = {field.name for field in dataclasses.fields(SamplingParams)}
+_LONG_TEXT = 20_000
+"""Characters beyond which a text is encoded in another thread: 20 ms, which the others would notice."""
+
+
+class Core:
+    """What an app serves. Belongs to one event loop."""
+
+    def __init__(self, glm: ChatGLM3, settings: Settings) -> None:
+        self.settings = settings
+        self.loaded = glm.loaded
+        self.tokenizer = glm.tokenizer
+        self.max_context = glm.engine.max_context
+        self.created = int(time.time())
+        self.fingerprint = f"fp_{VERSION.replace('.', '_')}_{str(glm.loaded.dtype).removeprefix('torch.')}"
+        self.metrics = Metrics(self.model_name)
+        self.thread = EngineThread(
+            glm.engine,
+            self.metrics,
+            max_queue=settings.max_queue,
+            max_queue_tokens=settings.max_queue_tokens,
+        )
+        self.metrics.watch(lambda: self.thread.stats)
+
+    @property
+    def model_name(self) -> str:
+        """What answers give as their model."""
+        return self.settings.model_names[0]
+
+    def check_model(self, name: str | None) -> None:
+        """Raise ApiError unless a request's `model` is ours, or left open."""
+        if name is not None and name not in self.settings.model_names:
+            known = ", ".join(map(repr, self.settings.model_names))
+            raise ApiError(
+                404,
+                f"there is no model {name!r} here; there is {known}",
+                param="model",
+                code="model_not_found",
+            )
+
+    async def reply_ids(
+        self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = ()
+    ) -> list[int]:
+        """A conversation as the ids that the model answers. Raises ApiError where it cannot be answered."""
+
+        def encode() -> list[int]:
+            offered = attach_tools(messages, tools)
+            check_conversation(offered)
+            if offered[-1].role not in ("user", "observation"):
+                raise InvalidMessageError(
+                    f"the conversation ends with a message from {offered[-1].role}; "
+                    "the model answers a user or the result of a tool"
+                )
+            return render(offered, self.tokenizer).ids
+
+        return await self._encode(encode, sum(len(m.content) for m in messages), "messages")
+
+    async def text_ids(self, text: str, param: str, *, prefix: bool = True) -> list[int]:
+        """A text as ids, by default with `[gMASK] sop` in front, as a base model continues it."""
+
+        def encode() -> list[int]:
+            return [*(self.tokenizer.prefix_ids if prefix else ()), *self.tokenizer.encode(text)]
+
+        return await self._encode(encode, len(text), param)
+
+    async def _encode(self, encode: Callable[[], T], length: int, param: str) -> T:
+        try:
+            return await asyncio.to_thread(encode) if length > _LONG_TEXT else encode()
+        except ChatGLM3Error as error:
+            raise refused(error, param) from None
+
+    def check_length(self, ids: Sequence[int], max_tokens: int | None, param: str) -> None:
+        """Raise ApiError unless prompt and answer fit the context together."""
+        wanted = 1 if max_tokens is None else max_tokens
+        room = max(self.max_context - len(ids), 0)
+        if wanted > room:
+            answer = "" if max_tokens is None else f" and {max_tokens} are asked for"
+            raise ApiError(
+                400,
+                f"the context has room for {self.max_context} tokens; the prompt has {len(ids)}{answer}, "
+                f"which is {len(ids) + wanted} together; shorten the prompt or ask for fewer",
+                param=param,
+                code="context_length_exceeded",
+            )
+
+    def check_ids(self, ids: Sequence[int], param: str) -> None:
+        """Raise ApiError unless the model can read these ids at once."""
+        try:
+            self.thread.engine.check_request(ids, SamplingParams())
+        except ChatGLM3Error as error:
+            raise refused(error, param) from None
+
+    def ask(self, questions: Sequence[Question], request: Request) -> Answers:
+        """Queue questions. Raises ApiError if the queue is full or the engine cannot take one."""
+        try:
+            return Answers(questions, self.thread, self.tokenizer, self.metrics, record(request))
+        except ChatGLM3Error as error:
+            blamed = str(error).partition(" ")[0]
+            raise refused(error, blamed if blamed in _PARAMETERS else None) from None
+
+    def note(self, request: Request, prompt: Any = None, **fields: Any) -> None:
+        """Add to what the log says of a request; of its prompt only if the operator wants that."""
+        if self.settings.log_prompts and prompt is not None:
+            fields["prompt"] = prompt
+        record(request).update({name: value for name, value in fields.items() if value is not None})
+
+    def reply_sampling(self, params: SamplingParams) -> SamplingParams:
+        """The same, ending where a reply ends."""
+        return params.replace(stop_ids=params.stop_ids | self.tokenizer.stop_ids)

@@ -1,0 +1,48 @@
+"""The model's own embedding of a text: its last hidden states, averaged."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from chatglm3.adapters import write_prefix
+from chatglm3.attention import AttentionBatch, KVCache
+from chatglm3.loading import LoadedModel
+
+SLICE = 512
+"""Tokens that are computed at once, between two steps of the engine."""
+
+
+def embed(loaded: LoadedModel, ids: Sequence[int], skip: int) -> Generator[None, None, list[float]]:
+    """The mean of the final hidden states of ids[skip:], with length 1; a job for `between_steps`.
+
+    skip: tokens at the beginning that say nothing about the text, such as `[gMASK] sop`.
+    """
+    prefix = loaded.prefix
+    first = 0 if prefix is None else prefix.length
+    cache = KVCache(
+        loaded.config, num_blocks=1, block_size=first + len(ids), dtype=loaded.dtype, device=loaded.device
+    )
+    if prefix is not None:
+        write_prefix(cache, torch.arange(first, device=loaded.device), prefix)
+    total = torch.zeros(loaded.config.hidden_size, device=loaded.device)
+    for start in range(0, len(ids), SLICE):
+        part = ids[start : start + SLICE]
+        hidden = _hidden(
+            loaded, part, start, AttentionBatch.build(cache, [len(part)], [first + start + len(part)], [[0]])
+        )
+        total += hidden[max(skip - start, 0) :].float().sum(dim=0)
+        yield
+    result: list[float] = F.normalize(total, dim=0).tolist()
+    return result
+
+
+@torch.inference_mode()
+def _hidden(loaded: LoadedModel, ids: Sequence[int], start: int, batch: AttentionBatch) -> Tensor:
+    tokens = torch.tensor(ids, device=loaded.device)
+    positions = torch.arange(start, start + len(ids), device=loaded.device)
+    hidden: Tensor = loaded.model(tokens, positions, batch)
+    return hidden

@@ -1,0 +1,118 @@
+"""What a client is told when it cannot be served: an HTTP status and a body in OpenAI's form."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from starlette.responses import JSONResponse
+from typing_extensions import TypedDict
+
+from chatglm3.errors import ChatGLM3Error, PromptTooLongError
+
+_TYPES = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    429: "rate_limit_error",
+    499: "client_gone",
+}
+
+
+class ErrorDetail(TypedDict):
+    """What went wrong."""
+
+    message: str
+    """The value and the remedy, for a person."""
+    type: str
+    param: str | None
+    """The field of the request that is to blame, as `messages.0.content`."""
+    code: str | None
+    """For a program."""
+
+
+class ErrorBody(TypedDict):
+    """The body of every answer whose status is 400 or more."""
+
+    error: ErrorDetail
+
+
+class ApiError(Exception):
+    """A request that is refused, or that failed. `str()` is for a person: the value and the remedy."""
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        param: str | None = None,
+        code: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.param = param
+        self.code = code
+        self.headers = dict(headers or {})
+
+    def body(self) -> ErrorBody:
+        """The error in OpenAI's form."""
+        kind = _TYPES.get(self.status, "server_error" if self.status >= 500 else "invalid_request_error")
+        return {"error": {"message": str(self), "type": kind, "param": self.param, "code": self.code}}
+
+    def response(self) -> JSONResponse:
+        """The error as an answer."""
+        return JSONResponse(self.body(), self.status, self.headers)
+
+
+class ClientGoneError(Exception):
+    """The client closed its connection: nobody is left to answer."""
+
+
+def refused(error: ChatGLM3Error, param: str | None = None) -> ApiError:
+    """A complaint of the packages below about something that a client asked for."""
+    code = "context_length_exceeded" if isinstance(error, PromptTooLongError) else None
+    return ApiError(400, str(error), param=param, code=code)
+
+
+def internal() -> ApiError:
+    """For an error of ours; its details go to the log and not to the client."""
+    return ApiError(500, "the server failed on this request; its log has the reason under the request's id")
+
+
+def invalid(errors: Sequence[Mapping[str, Any]], body: Any) -> ApiError:
+    """Pydantic's complaints about a request as one error that names the field."""
+    first = errors[0]
+    if first["type"] == "json_invalid":
+        reason = first.get("ctx", {}).get("error", "syntax error")
+        return ApiError(400, f"the body is not JSON: {reason} at {first['loc'][-1]}", code="invalid_json")
+    if tuple(first["loc"]) == ("body",):
+        if first["type"] == "missing":
+            return ApiError(400, "the request has no body; send a JSON object", code="missing_body")
+        if not isinstance(body, dict):
+            message = "the body must be a JSON object, sent with Content-Type: application/json"
+            return ApiError(400, message, code="invalid_body")
+    # A value that fits no member of a union has a complaint for each member: take the one that got farthest.
+    places = [_field(error, body) for error in errors]
+    rivals = [i for i, place in enumerate(places) if place[:2] == places[0][:2]]
+    best = max(rivals, key=lambda i: (len(places[i]), not errors[i]["type"].endswith("_type"), -i))
+    kind, param = errors[best]["type"], ".".join(places[best]) or None
+    if kind == "extra_forbidden":
+        return ApiError(400, f"this server has no field {param!r} here", param=param, code="unknown_field")
+    if kind == "missing":
+        return ApiError(400, f"the field {param!r} is missing", param=param, code="missing_field")
+    same = [str(errors[i]["msg"]) for i in rivals if places[i] == places[best] and errors[i]["type"] == kind]
+    message = " or ".join(dict.fromkeys(text.removeprefix("Value error, ") for text in same))
+    return ApiError(400, f"{param}: {message}" if param else message, param=param, code="invalid_value")
+
+
+def _field(error: Mapping[str, Any], body: Any) -> list[str]:
+    """The path of a complaint in the body, without the names of union members that pydantic puts in."""
+    place, node = [], body
+    for part in error["loc"][1:]:
+        if (isinstance(node, dict) and part in node) or (isinstance(node, list) and isinstance(part, int)):
+            node = node[part]
+            place.append(str(part))
+    if error["type"] == "missing":
+        place.append(str(error["loc"][-1]))
+    return place

@@ -1,0 +1,225 @@
+"""Requests and answers of /v1/chat/completions."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, NotRequired
+
+from pydantic import Field
+from typing_extensions import TypedDict
+
+from chatglm3.server.openai.fields import Fields, SamplingFields, Usage
+from chatglm3.server.openai.logprobs import ChatLogprobs
+
+Name = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[\w.-]+$")]
+
+
+class TextPart(Fields):
+    """A part of a message; the model reads text only."""
+
+    type: Literal["text"]
+    text: str
+
+
+class FunctionCall(Fields):
+    """What is called, and with what."""
+
+    name: Name
+    arguments: str = Field(description="A JSON object, as text.")
+
+
+class ToolCallField(Fields):
+    """A call that the model made earlier."""
+
+    id: str
+    type: Literal["function"] = "function"
+    function: FunctionCall
+
+
+Content = str | list[TextPart]
+
+
+class SystemMessage(Fields):
+    """What the model is told before the conversation; at most one, and the first."""
+
+    role: Literal["system", "developer"]
+    content: Content
+    name: str | None = None
+
+
+class UserMessage(Fields):
+    """What a person says."""
+
+    role: Literal["user"]
+    content: Content
+    name: str | None = None
+
+
+class AssistantMessage(Fields):
+    """What the model said, or the calls that it made."""
+
+    role: Literal["assistant"]
+    content: Content | None = None
+    tool_calls: list[ToolCallField] | None = None
+    function_call: FunctionCall | None = Field(None, description="The older form of one call.")
+    name: str | None = None
+    refusal: None = None
+    audio: None = None
+    annotations: Annotated[list[Any], Field(max_length=0)] | None = None
+
+
+class ToolMessage(Fields):
+    """The result of a call."""
+
+    role: Literal["tool"]
+    content: Content
+    tool_call_id: str
+    name: str | None = None
+
+
+class FunctionMessage(Fields):
+    """The result of a call, in the older form."""
+
+    role: Literal["function"]
+    content: str
+    name: Name
+
+
+ChatMessage = Annotated[
+    SystemMessage | UserMessage | AssistantMessage | ToolMessage | FunctionMessage,
+    Field(discriminator="role"),
+]
+
+
+class Function(Fields):
+    """A function that the model may call."""
+
+    name: Name
+    description: str | None = None
+    parameters: dict[str, Any] | None = Field(None, description="A JSON schema of type object.")
+    strict: Literal[False] | None = Field(None, description="Calls are not checked against the schema.")
+
+
+class ToolField(Fields):
+    """A tool on offer."""
+
+    type: Literal["function"]
+    function: Function
+
+
+class NamedFunction(Fields):
+    """A function by its name."""
+
+    name: str
+
+
+class NamedToolChoice(Fields):
+    """One tool that must be called."""
+
+    type: Literal["function"]
+    function: NamedFunction
+
+
+class ResponseFormat(Fields):
+    """The form of the answer."""
+
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: dict[str, Any] | None = None
+
+
+class ChatRequest(SamplingFields):
+    """A conversation to be answered."""
+
+    messages: list[ChatMessage] = Field(min_length=1)
+    max_completion_tokens: int | None = Field(
+        None, ge=1, description="Longest answer. Default: what the context has room for."
+    )
+    max_tokens: int | None = Field(None, ge=1, description="The older name of max_completion_tokens.")
+    logprobs: bool | None = Field(None, description="Report the log-probability of each token.")
+    top_logprobs: int | None = Field(None, ge=0, le=20, description="And so many of the most likely ones.")
+    tools: Annotated[list[ToolField], Field(max_length=128)] | None = None
+    tool_choice: Literal["none", "auto", "required"] | NamedToolChoice | None = None
+    parallel_tool_calls: bool | None = Field(None, description="false: at most one call in an answer.")
+    functions: Annotated[list[Function], Field(max_length=128)] | None = Field(
+        None, description="The older form of tools."
+    )
+    function_call: Literal["none", "auto"] | NamedFunction | None = Field(
+        None, description="The older form of tool_choice."
+    )
+    response_format: ResponseFormat | None = None
+    # What says nothing else than the default is taken, so that clients which always send it can be served.
+    modalities: list[Literal["text"]] | None = None
+    service_tier: Literal["auto", "default"] | None = None
+    store: Literal[False] | None = None
+    metadata: Annotated[dict[str, str], Field(max_length=16)] | None = Field(
+        None, description="Goes to the log with the request."
+    )
+    prompt_cache_key: str | None = Field(None, description="Not needed: equal prefixes are always found.")
+    safety_identifier: str | None = Field(None, max_length=256, description="The newer name of user.")
+
+
+class CalledFunction(TypedDict):
+    """What is called, and with what."""
+
+    name: str
+    arguments: str
+    """A JSON object, as text."""
+
+
+class CallAnswer(TypedDict):
+    """A call that the model wants made."""
+
+    id: str
+    type: Literal["function"]
+    function: CalledFunction
+
+
+class AnswerMessage(TypedDict):
+    """What the model answers."""
+
+    role: Literal["assistant"]
+    content: str | None
+    refusal: None
+    tool_calls: NotRequired[list[CallAnswer]]
+    function_call: NotRequired[CalledFunction]
+
+
+class ChatChoice(TypedDict):
+    """One answer."""
+
+    index: int
+    message: AnswerMessage
+    logprobs: ChatLogprobs | None
+    finish_reason: Literal["stop", "length", "tool_calls", "function_call"]
+
+
+class ChatCompletion(TypedDict):
+    """All answers to a request."""
+
+    id: str
+    object: Literal["chat.completion"]
+    created: int
+    model: str
+    choices: list[ChatChoice]
+    usage: Usage
+    system_fingerprint: str
+
+
+class ChunkChoice(TypedDict):
+    """What is new of one answer."""
+
+    index: int
+    delta: dict[str, Any]
+    logprobs: ChatLogprobs | None
+    finish_reason: Literal["stop", "length", "tool_calls", "function_call"] | None
+
+
+class ChatCompletionChunk(TypedDict):
+    """One event of a stream."""
+
+    id: str
+    object: Literal["chat.completion.chunk"]
+    created: int
+    model: str
+    choices: list[ChunkChoice]
+    system_fingerprint: str
+    usage: NotRequired[Usage | None]

@@ -1,0 +1,135 @@
+"""/v1/embeddings: the model's own hidden states as vectors."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import math
+from array import array
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Request
+from pydantic import Field
+from starlette.responses import JSONResponse, Response
+from typing_extensions import TypedDict
+
+from chatglm3.server.core import Core
+from chatglm3.server.embed import embed
+from chatglm3.server.errors import ApiError
+from chatglm3.server.openai.completions import TokenIds
+from chatglm3.server.openai.fields import Fields
+from chatglm3.server.stream import while_connected
+
+MOST_INPUTS = 256
+
+
+class EmbeddingRequest(Fields):
+    """Texts to be embedded."""
+
+    model: str | None = None
+    input: (
+        Annotated[str, Field(min_length=1)]
+        | Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1, max_length=MOST_INPUTS)]
+        | TokenIds
+        | Annotated[list[TokenIds], Field(min_length=1, max_length=MOST_INPUTS)]
+    ) = Field(description="Texts, or ids without [gMASK] sop, which is put in front of both.")
+    encoding_format: Literal["float", "base64"] | None = Field(
+        None, description="base64: little-endian 32-bit floats."
+    )
+    dimensions: int | None = Field(None, description="Only the model's own hidden size.")
+    user: str | None = Field(None, max_length=256)
+
+
+class Embedding(TypedDict):
+    """One vector of length 1."""
+
+    object: Literal["embedding"]
+    index: int
+    embedding: list[float] | str
+
+
+class EmbeddingUsage(TypedDict):
+    """Tokens of all inputs."""
+
+    prompt_tokens: int
+    total_tokens: int
+
+
+class EmbeddingList(TypedDict):
+    """The vectors, in the order of the inputs."""
+
+    object: Literal["list"]
+    model: str
+    data: list[Embedding]
+    usage: EmbeddingUsage
+
+
+def routes(core: Core) -> APIRouter:
+    """The route of this file."""
+    router = APIRouter(tags=["OpenAI"])
+
+    @router.post("/v1/embeddings", summary="Texts to vectors", responses={200: {"model": EmbeddingList}})
+    async def embeddings(body: EmbeddingRequest, request: Request) -> Response:
+        """The mean of the model's last hidden states over a text, with length 1.
+
+        ChatGLM3 was not trained for this; a model that was will find similar texts better.
+        """
+        core.note(request, user=body.user, prompt=body.input)
+        core.check_model(body.model)
+        size = core.loaded.config.hidden_size
+        if body.dimensions not in (None, size):
+            raise ApiError(400, f"dimensions can only be {size}, the hidden size", param="dimensions")
+        prompts = await _prompts(core, body)
+        count = sum(map(len, prompts))
+        core.note(request, prompt_tokens=count)
+        try:
+            async with asyncio.timeout(core.settings.request_timeout):
+                vectors = await while_connected(request.receive, _vectors(core, prompts))
+        except TimeoutError:
+            seconds = core.settings.request_timeout
+            raise ApiError(504, f"the answer was not complete within {seconds:g} s", code="timeout") from None
+        data: list[Embedding] = [
+            {"object": "embedding", "index": i, "embedding": _written(vector, body.encoding_format)}
+            for i, vector in enumerate(vectors)
+        ]
+        answer: EmbeddingList = {
+            "object": "list",
+            "model": core.model_name,
+            "data": data,
+            "usage": {"prompt_tokens": count, "total_tokens": count},
+        }
+        return JSONResponse(answer)
+
+    return router
+
+
+async def _prompts(core: Core, body: EmbeddingRequest) -> list[list[int]]:
+    given = body.input
+    inputs = [given] if isinstance(given, str) or isinstance(given[0], int) else given
+    prompts = []
+    for item in inputs:
+        if isinstance(item, str):
+            ids = await core.text_ids(item, "input")
+        else:
+            ids = [*core.tokenizer.prefix_ids, *item]
+        core.check_ids(ids, "input")
+        prompts.append(ids)
+    return prompts
+
+
+async def _vectors(core: Core, prompts: list[list[int]]) -> list[list[float]]:
+    skip = len(core.tokenizer.prefix_ids)
+    vectors = []
+    for ids in prompts:
+        vector = await core.thread.between_steps(embed(core.loaded, ids, skip))
+        if not all(map(math.isfinite, vector)):
+            raise ApiError(500, "the model's hidden states are not finite numbers", code="model_error")
+        vectors.append(vector)
+    return vectors
+
+
+def _written(vector: list[float], encoding: str | None) -> list[float] | str:
+    if encoding != "base64":
+        return vector
+    numbers = array("f", vector)
+    return base64.b64encode(numbers.tobytes()).decode()

@@ -1,0 +1,124 @@
+"""What requests of OpenAI's dialect have in common, and what of it the engine is asked for.
+
+A field is honoured, or refused with a message that names it. Null is the same as leaving a field out.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, NotRequired
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+from typing_extensions import TypedDict
+
+from chatglm3.engine import SamplingParams
+from chatglm3.errors import ChatGLM3Error
+from chatglm3.server.answers import Answers
+from chatglm3.server.errors import ApiError, refused
+
+StopString = Annotated[str, Field(min_length=1, max_length=256)]
+TokenId = Annotated[int, Field(ge=0)]
+MOST_ANSWERS = 128
+
+
+class Fields(BaseModel):
+    """A part of a request. Unknown fields, numbers as strings, NaN and infinity are refused."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, protected_namespaces=())
+
+
+class StreamOptions(Fields):
+    """How an answer is streamed."""
+
+    include_usage: bool | None = Field(None, description="Send a last chunk with the usage and no choices.")
+    include_obfuscation: Literal[False] | None = Field(None, description="Chunks carry no padding.")
+
+
+class SamplingFields(Fields):
+    """Fields of every request that generates text."""
+
+    model: str | None = Field(None, description="A name from /v1/models; may be left out.")
+    temperature: float | None = Field(None, ge=0, le=2, description="0 is greedy. Default 0.8.")
+    top_p: float | None = Field(None, gt=0, le=1, description="Default 0.8, as ChatGLM3 was published.")
+    top_k: int | None = Field(None, ge=-1, description="0 or -1: no limit, the default.")
+    min_p: float | None = Field(None, ge=0, le=1)
+    repetition_penalty: float | None = Field(None, gt=0, le=10, description="1: none, the default.")
+    presence_penalty: float | None = Field(None, ge=-2, le=2)
+    frequency_penalty: float | None = Field(None, ge=-2, le=2)
+    seed: int | None = Field(None, ge=-(2**63), lt=2**63, description="The same seed gives the same answer.")
+    n: int | None = Field(None, ge=1, le=MOST_ANSWERS, description="How many answers.")
+    stop: StopString | Annotated[list[StopString], Field(max_length=16)] | None = Field(
+        None, description="Texts that end the answer and are no part of it, at most 16."
+    )
+    logit_bias: dict[str, Annotated[float, Field(ge=-100, le=100)]] | None = Field(
+        None, description="Token id, written as text, to what is added to its logit."
+    )
+    stream: bool | None = Field(None, description="Answer as server-sent events.")
+    stream_options: StreamOptions | None = None
+    user: str | None = Field(None, max_length=256, description="Goes to the log with the request.")
+
+    @field_validator("logit_bias")
+    @classmethod
+    def _token_ids(cls, value: dict[str, float] | None) -> dict[str, float] | None:
+        for key in value or {}:
+            if not (key.isascii() and key.isdigit() and len(key) < 10):
+                raise ValueError(f"{key[:20]!r} is not a token id")
+        return value
+
+    @property
+    def stops(self) -> tuple[str, ...]:
+        """The stop strings."""
+        return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
+
+    @property
+    def wants_usage(self) -> bool:
+        """Whether a stream ends with its usage. Raises ApiError if there is no stream."""
+        if self.stream_options is not None and not self.stream:
+            raise ApiError(400, "stream_options are for stream=true only", param="stream_options")
+        return bool(self.stream_options and self.stream_options.include_usage)
+
+    def sampling(self, **more: Any) -> SamplingParams:
+        """What the engine is asked for; what is left open keeps the engine's default."""
+        given: dict[str, Any] = {
+            "temperature": self.temperature,
+            "top_p": self.top_p,
+            "top_k": None if self.top_k is None else max(self.top_k, 0),
+            "min_p": self.min_p,
+            "repetition_penalty": self.repetition_penalty,
+            "presence_penalty": self.presence_penalty,
+            "frequency_penalty": self.frequency_penalty,
+            "seed": self.seed,
+            "n": self.n,
+            "logit_bias": {int(key): bias for key, bias in (self.logit_bias or {}).items()},
+            **more,
+        }
+        try:
+            return SamplingParams(**{name: value for name, value in given.items() if value is not None})
+        except ChatGLM3Error as error:
+            raise refused(error) from None
+
+
+class PromptDetails(TypedDict):
+    """Of the prompt's tokens."""
+
+    cached_tokens: int
+    """Found in the prefix cache instead of being computed."""
+
+
+class Usage(TypedDict):
+    """Tokens of one request."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    """Stop tokens included."""
+    total_tokens: int
+    prompt_tokens_details: NotRequired[PromptDetails]
+
+
+def usage(answers: Answers) -> Usage:
+    """What a request has taken so far."""
+    return {
+        "prompt_tokens": answers.prompt_tokens,
+        "completion_tokens": answers.completion_tokens,
+        "total_tokens": answers.prompt_tokens + answers.completion_tokens,
+        "prompt_tokens_details": {"cached_tokens": answers.cached_tokens},
+    }

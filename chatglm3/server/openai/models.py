@@ -1,0 +1,130 @@
+"""/v1/models, /tokenize and /detokenize."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from fastapi import APIRouter
+from pydantic import Field, model_validator
+from typing_extensions import TypedDict
+
+from chatglm3.errors import ChatGLM3Error
+from chatglm3.prompt import conversation
+from chatglm3.server.core import Core
+from chatglm3.server.errors import ApiError, refused
+from chatglm3.server.openai.chat import offered_tools, plain_messages
+from chatglm3.server.openai.chat_schema import ChatMessage, ToolField
+from chatglm3.server.openai.fields import Fields, TokenId
+
+
+class ModelCard(TypedDict):
+    """A name under which the model can be asked."""
+
+    id: str
+    object: Literal["model"]
+    created: int
+    owned_by: str
+    max_model_len: int
+    """Tokens that prompt and answer may have together."""
+
+
+class ModelList(TypedDict):
+    """All of them."""
+
+    object: Literal["list"]
+    data: list[ModelCard]
+
+
+class TokenizeRequest(Fields):
+    """A text, or a conversation as it would be shown to the model."""
+
+    model: str | None = None
+    prompt: str | None = None
+    messages: list[ChatMessage] | None = None
+    tools: list[ToolField] | None = Field(None, description="With messages.")
+    add_special_tokens: bool = Field(True, description="Of a text: put [gMASK] sop in front.")
+    return_token_strs: bool | None = None
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> TokenizeRequest:
+        if (self.prompt is None) == (self.messages is None):
+            raise ValueError("give either prompt or messages")
+        if self.tools is not None and self.messages is None:
+            raise ValueError("tools go with messages")
+        return self
+
+
+class Tokens(TypedDict):
+    """The ids."""
+
+    count: int
+    max_model_len: int
+    tokens: list[int]
+    token_strs: list[str] | None
+
+
+class DetokenizeRequest(Fields):
+    """Ids."""
+
+    model: str | None = None
+    tokens: list[TokenId]
+
+
+class Text(TypedDict):
+    """Their text."""
+
+    prompt: str
+
+
+def routes(core: Core) -> APIRouter:
+    """The routes of this file."""
+    router = APIRouter()
+
+    def card(name: str) -> ModelCard:
+        return {
+            "id": name,
+            "object": "model",
+            "created": core.created,
+            "owned_by": "chatglm3",
+            "max_model_len": core.max_context,
+        }
+
+    @router.get("/v1/models", tags=["OpenAI"], summary="List the model's names")
+    async def list_models() -> ModelList:
+        """The names that `model` may have; all are the same model."""
+        return {"object": "list", "data": [card(name) for name in core.settings.model_names]}
+
+    @router.get("/v1/models/{model:path}", tags=["OpenAI"], summary="One name")
+    async def get_model(model: str) -> ModelCard:
+        """A name, if there is such a one."""
+        core.check_model(model)
+        return card(model)
+
+    @router.post("/tokenize", tags=["Tokens"], summary="Text or conversation to ids")
+    async def tokenize(body: TokenizeRequest) -> Tokens:
+        """What the model would be shown, as ids."""
+        core.check_model(body.model)
+        if body.prompt is not None:
+            ids = await core.text_ids(body.prompt, "prompt", prefix=body.add_special_tokens)
+        else:
+            try:
+                messages = conversation(plain_messages(body.messages or ()))
+            except ChatGLM3Error as error:
+                raise refused(error, "messages") from None
+            tools = offered_tools([tool.function for tool in body.tools or ()], "tools")
+            ids = await core.reply_ids(messages, tools)
+        names = [core.tokenizer.id_to_piece(id) for id in ids] if body.return_token_strs else None
+        return {"count": len(ids), "max_model_len": core.max_context, "tokens": ids, "token_strs": names}
+
+    @router.post("/detokenize", tags=["Tokens"], summary="Ids to text")
+    async def detokenize(body: DetokenizeRequest) -> Text:
+        """The text of ids; special tokens are spelled out."""
+        core.check_model(body.model)
+        size = core.loaded.config.vocab_size
+        for number, token in enumerate(body.tokens):
+            if token >= size:
+                message = f"token {number} is {token}, and ids end at {size - 1}"
+                raise ApiError(400, message, param=f"tokens.{number}")
+        return {"prompt": core.tokenizer.decode(body.tokens)}
+
+    return router
