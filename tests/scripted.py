@@ -10,12 +10,15 @@ from chatglm3.tokenizer import Tokenizer
 
 
 class ScriptedEngine:
-    """Each prompt is computed by the real engine, and answered with the next of `replies`.
+    """Each prompt is computed by the real engine (if it `computes`), and answered with the next of `replies`.
 
     `<|assistant|>` in a reply stands for the token. A reply that is a tuple ends as its second item says.
     """
 
-    def __init__(self, glm: ChatGLM3, replies: Sequence[str | tuple[str, str]]) -> None:
+    def __init__(
+        self, glm: ChatGLM3, replies: Sequence[str | tuple[str, str]], computes: bool = True
+    ) -> None:
+        self._computes = computes
         self.real = glm.engine
         self.max_context = self.real.max_context
         self.prompts: list[list[int]] = []
@@ -24,7 +27,8 @@ class ScriptedEngine:
 
     def stream(self, ids: Sequence[int], params: SamplingParams) -> Iterator[TokenOutput]:
         self.prompts.append(list(ids))
-        list(self.real.stream(ids, SamplingParams(max_tokens=1)))
+        if self._computes:
+            list(self.real.stream(ids, SamplingParams(max_tokens=1)))
         reply = self._replies.pop(0)
         text, reason = reply if isinstance(reply, tuple) else (reply, "stop")
         tokens: list[int] = []
@@ -37,9 +41,9 @@ class ScriptedEngine:
         yield TokenOutput(0, 0, end, finish_reason=reason)  # type: ignore[arg-type]
 
 
-def scripted(glm: ChatGLM3, *replies: str | tuple[str, str]) -> ChatGLM3:
+def scripted(glm: ChatGLM3, *replies: str | tuple[str, str], computes: bool = True) -> ChatGLM3:
     """A ChatGLM3 whose model says `replies`, one after the other; `.engine.prompts` is what it read."""
-    return ChatGLM3(glm.loaded, ScriptedEngine(glm, replies))  # type: ignore[arg-type]
+    return ChatGLM3(glm.loaded, ScriptedEngine(glm, replies, computes))  # type: ignore[arg-type]
 
 
 def called(name: str, arguments: str) -> str:

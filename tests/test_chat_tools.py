@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from chatglm3 import CallBegin, CallEnd, ChatGLM3, Done, Message, TextDelta, ToolCall, ToolImage, ToolResult
 from chatglm3.chat import load_transcript, save_transcript
@@ -389,3 +391,70 @@ def test_events_of_a_call_come_while_it_is_written(glm: ChatGLM3) -> None:
     assert [event for event in rest if isinstance(event, CallEnd)] == [
         CallEnd(0, call=ToolCall("get_weather", {"city": "Oslo"}))
     ]
+
+
+PIECES = st.one_of(
+    st.sampled_from(
+        [
+            "get_weather",
+            "get_stock",
+            "interpreter",
+            "no_such_tool",
+            "\n",
+            "```python\n",
+            "\n```",
+            "tool_call(",
+            "city='Oslo'",
+            "city=[",
+            ")",
+            " ",
+            "<|assistant|>",
+            called("get_weather", "city='Oslo'"),
+            called("get_weather", "n=1"),
+            called("unheard_of", ""),
+            "get_weather\n oops",
+        ]
+    ),
+    st.text(st.characters(codec="utf-8"), max_size=8),
+)
+REPLIES = st.lists(
+    st.tuples(st.lists(PIECES, max_size=8).map("".join), st.sampled_from(["stop", "stop", "stop", "length"])),
+    min_size=4,
+    max_size=4,
+)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(replies=REPLIES, manual=st.booleans())
+def test_whatever_the_model_writes_the_answer_is_consistent(
+    glm: ChatGLM3, replies: list[tuple[str, str]], manual: bool
+) -> None:
+    model = scripted(glm, *replies, computes=False)
+    with Toolbox(get_weather, *([STOCK] if manual else [])) as toolbox:
+        events = list(model.stream("Go", tools=toolbox, max_rounds=3))
+        definitions = toolbox.definitions
+    done = events[-1]
+    assert isinstance(done, Done)
+    begun = [event.index for event in events if isinstance(event, CallBegin)]
+    assert begun == list(range(len(begun)))
+    assert [event.index for event in events if isinstance(event, CallEnd)] == begun
+    assert (
+        sorted(event.index for event in events if isinstance(event, ToolResult)) == begun[: len(done.results)]
+    )
+    text = "".join(event.text for event in events if isinstance(event, TextDelta))
+    assert text.endswith(done.content) or done.reply.problems
+    observed = [message.content for message in done.history if message.role == "observation"]
+    assert observed == [result.content for result in done.results]
+    assert [i for i, message in enumerate(done.history) if message.role == "observation"] == [
+        i + 1
+        for i, message in enumerate(done.history[: len(done.history) - len(done.reply.messages)])
+        if message.metadata
+    ]
+    # Every prompt is the history up to the reply that follows it.
+    seen = {tuple(prompt) for prompt in prompts(model)}
+    rendered = {
+        tuple(render(done.history[:end], glm.tokenizer, tools=definitions).ids)
+        for end in range(1, len(done.history) + 1)
+    }
+    assert seen <= rendered
+    assert len(prompts(model)) == done.usage.rounds <= 4
