@@ -10,7 +10,7 @@ from pathlib import Path
 
 from recipes.nano.settings import PACKAGE_DATA, SETTINGS
 
-STAGES = ("data", "tokenizer", "train", "export", "evaluate", "transcripts", "all")
+STAGES = ("data", "tokenizer", "train", "export", "evaluate", "transcripts", "card", "all")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -61,6 +61,10 @@ def main(argv: list[str] | None = None) -> int:
         from recipes.nano import evaluation
 
         evaluation.report(args.model, settings, args.split, args.count)
+    if args.stage in ("card", "all"):
+        from recipes.nano.card import fill_cards
+
+        fill_cards(args.model)
     return 0
 
 

@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
+import subprocess
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -80,7 +82,7 @@ def table(
 
 
 def report(folder: Path, settings: Settings, split: Split, count: int) -> dict[str, Any]:
-    """Evaluate the model in `folder`; for the held-out cases, write report.json and report.md."""
+    """Evaluate the model in `folder`; for the held-out cases, write report.json."""
     started = time.perf_counter()
     tokenizer = Tokenizer(folder)
     greedy = SamplingParams(temperature=0, max_tokens=_MAX_TOKENS, stop_ids=tokenizer.stop_ids)
@@ -92,24 +94,26 @@ def report(folder: Path, settings: Settings, split: Split, count: int) -> dict[s
     tables["sampled"] = table(model, tokenizer, split, count, sampled)
     if split != "heldout":
         return {"tables": tables}
+    few = max(count // 2, 1)
     for scheme in ("int8", "int4"):
         print(scheme)
         quantized = load_model(folder, dtype=torch.float32, quantize=scheme)
-        tables[scheme] = table(quantized, tokenizer, split, max(10, count // 2), greedy)
+        tables[scheme] = table(quantized, tokenizer, split, few, greedy)
     log = settings.folder / "log.jsonl"
     last = json.loads(log.read_text().splitlines()[-1]) if log.exists() else {}
     result = {
         "settings": settings.name,
         "seed": settings.seed,
         "training": last,
-        "processor": platform.processor() or platform.machine(),
+        "hardware": hardware(),
+        "commit": commit(),
         "cases_per_row": count,
+        "cases_per_row_quantized": few,
         "reference_agrees": _reference_share(model, tokenizer, split, greedy),
         "evaluation_seconds": round(time.perf_counter() - started),
         "tables": tables,
     }
     REPORT.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
-    REPORT.with_suffix(".md").write_text(markdown(result))
     return result
 
 
@@ -127,24 +131,20 @@ def _reference_share(
     return round(100 * sum(same) / len(same), 1)
 
 
-def markdown(result: dict[str, Any]) -> str:
-    """The report as a table."""
-    names = {"greedy": "greedy", "sampled": "T 0.8, top_p 0.8", "int8": "int8", "int4": "int4"}
-    columns = [f"{label} {lang}" for label in names.values() for lang in ("en", "zh")]
-    lines = [
-        f"Held-out cases, {result['cases_per_row']} a cell (half as many for int8 and int4); right replies in percent.",
-        "",
-        "| | " + " | ".join(columns) + " |",
-        "|---" * (len(columns) + 1) + "|",
-    ]
-    for category in CATEGORIES:
-        cells = [f"{result['tables'][key][category][lang]:.0f}" for key in names for lang in ("en", "zh")]
-        lines.append(f"| {category} | " + " | ".join(cells) + " |")
-    training = result["training"]
-    lines += [
-        "",
-        f"Seed {result['seed']}; {training.get('step')} steps, {training.get('tokens', 0) / 1e6:.1f} M tokens, "
-        f"{training.get('seconds', 0) / 60:.0f} minutes on {result['processor']}. The engine and the plain path without a cache "
-        f"gave the same answer to {result['reference_agrees']:.0f} % of a sample of the prompts.",
-    ]
-    return "\n".join(lines) + "\n"
+def hardware() -> str:
+    """The class of machine, such as "2 CPU cores (x86_64)"."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    return f"{os.cpu_count()} CPU cores ({platform.machine()})"
+
+
+def commit() -> str:
+    """The commit of the working tree, or "unknown" outside of git."""
+    done = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"],
+        cwd=REPORT.parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.stdout.strip() or "unknown"
