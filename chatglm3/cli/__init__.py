@@ -23,6 +23,7 @@ from chatglm3.errors import ChatGLM3Error, InvalidParameterError
 COMMANDS = {
     "chat": "talk with a model in the terminal, or pipe a question in",
     "generate": "continue a text, or a file of texts at once",
+    "serve": "an OpenAI-compatible server",
     "info": "a model's shape and the memory it needs",
     "quantize": "write an int8 or int4 copy of a model",
     "download": "fetch a model from a hub",
@@ -34,6 +35,7 @@ examples:
   chatglm3 chat THUDM/chatglm3-6b --quantize int4   the 6B model in 5 GB of memory
   echo 你好 | chatglm3 chat                          one question, one answer
   chatglm3 generate --prompt "1, 2, 3,"             plain completion
+  chatglm3 serve                                    OpenAI's API at http://127.0.0.1:8000/v1
   chatglm3 info THUDM/chatglm3-6b                   what it needs before you run it
 
 `chatglm3 COMMAND --help` explains a command.

@@ -144,6 +144,7 @@ class EngineThread:
         self._queued = 0
         self._queued_tokens = 0
         self._last_wait = 1.0
+        self._open_jobs = 0
         self._idle = asyncio.Event()
         self._idle.set()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -222,8 +223,14 @@ class EngineThread:
         the job returns; a caller that is cancelled ends it.
         """
         done: Future[T] = Future()
+        self._open_jobs += 1
+        self._idle.clear()
         self._commands.put(lambda: self._jobs.append((job, done)))
-        return await asyncio.wrap_future(done)
+        try:
+            return await asyncio.wrap_future(done)
+        finally:
+            self._open_jobs -= 1
+            self._settle()
 
     # Called by submissions, in the event loop.
 
@@ -248,7 +255,10 @@ class EngineThread:
             self._queued -= params.n
             self._queued_tokens -= len(ids)
         submission.waiting.clear()
-        if not self._submissions:
+        self._settle()
+
+    def _settle(self) -> None:
+        if not self._submissions and not self._open_jobs:
             self._idle.set()
 
     # The thread.

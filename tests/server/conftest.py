@@ -9,11 +9,11 @@ from pathlib import Path
 
 import httpx2
 import pytest
-import uvicorn
 
 from chatglm3 import ChatGLM3
 from chatglm3.server import Settings, create_app
 from chatglm3.server.core import Core
+from chatglm3.server.run import Server
 from tests.tiny import write_tiny_checkpoint
 
 
@@ -24,24 +24,22 @@ class LiveServer:
         self.glm = glm
         self.app = create_app(glm, settings)
         self.core: Core = self.app.state.core
-        self._server = uvicorn.Server(
-            uvicorn.Config(self.app, port=0, log_config=None, access_log=False, lifespan="on")
-        )
-        self._thread = threading.Thread(target=self._server.run, daemon=True)
+        self.uvicorn = Server(self.app)
+        self._thread = threading.Thread(target=self.uvicorn.run, daemon=True)
 
     def __enter__(self) -> LiveServer:
         self._thread.start()
-        while not self._server.started:
+        while not self.uvicorn.started:
             assert self._thread.is_alive(), "the server did not start"
             time.sleep(0.01)
-        self.port: int = self._server.servers[0].sockets[0].getsockname()[1]
+        self.port: int = self.uvicorn.servers[0].sockets[0].getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
         self.http = httpx2.Client(base_url=self.url, timeout=60, trust_env=False)
         return self
 
     def __exit__(self, *exception: object) -> None:
         self.http.close()
-        self._server.should_exit = True
+        self.uvicorn.should_exit = True
         self._thread.join(timeout=20)
         assert not self._thread.is_alive(), "the server did not end"
 

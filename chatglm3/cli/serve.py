@@ -1,0 +1,148 @@
+"""`chatglm3 serve`: an OpenAI-compatible server."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from chatglm3.cli.arguments import add_model
+from chatglm3.errors import ChatGLM3Error, InvalidParameterError
+
+if TYPE_CHECKING:
+    from chatglm3.chat import ChatGLM3
+
+KEYS_VARIABLE = "CHATGLM3_API_KEYS"
+
+EPILOG = f"""\
+Any client of OpenAI's API can use it: base URL http://HOST:PORT/v1, and an API key if you set one.
+http://HOST:PORT/docs describes every route and field.
+
+API keys come from --api-key, from a file with one a line, and from {KEYS_VARIABLE} (separated by spaces or
+commas). Prefer the last two: other users of a machine can see a command line. With a key set, every route
+but /health needs one.
+
+SIGTERM and Ctrl-C end it gently: running answers are finished, new requests get status 503.
+
+examples:
+  chatglm3 serve
+  chatglm3 serve THUDM/chatglm3-6b --quantize int4 --host 0.0.0.0 --api-keys-file keys.txt
+  curl http://127.0.0.1:8000/v1/chat/completions -H 'Content-Type: application/json' \\
+    -d '{{"messages": [{{"role": "user", "content": "你好"}}]}}'"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.epilog = EPILOG
+    add_model(parser, default="nano")
+    parser.add_argument("--model", dest="named_model", metavar="MODEL", help="the same as MODEL")
+    parser.add_argument(
+        "--served-model-name",
+        action="append",
+        metavar="NAME",
+        help="what clients may give as model; default: MODEL and its last part (repeatable)",
+    )
+    parser.add_argument("--cache-memory", metavar="SIZE", help="for keys and values, such as 8GB or 512MB")
+
+    group = parser.add_argument_group("network")
+    group.add_argument("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 is all (127.0.0.1)")
+    group.add_argument("--port", type=int, default=8000, help="0 takes a free one (8000)")
+    group.add_argument("--api-key", action="append", default=[], metavar="KEY", help="repeatable")
+    group.add_argument("--api-keys-file", metavar="FILE", help="one key a line; # begins a comment")
+
+    group = parser.add_argument_group("limits")
+    group.add_argument("--max-queue", type=int, metavar="N", help="answers that may wait (256)")
+    group.add_argument("--max-queue-tokens", type=int, metavar="N", help="prompt tokens of those (131072)")
+    group.add_argument("--max-body", metavar="SIZE", help="largest request body (4MB)")
+    group.add_argument(
+        "--request-timeout", type=float, metavar="S", help="seconds for one answer, queue included (600)"
+    )
+    group.add_argument(
+        "--drain-timeout", type=float, metavar="S", help="seconds that answers have left at the end (30)"
+    )
+
+    group = parser.add_argument_group("log")
+    group.add_argument(
+        "--log-format", choices=["text", "json"], default="text", help="json: an object a line"
+    )
+    group.add_argument("--log-prompts", action="store_true", help="log what clients ask (never by default)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Load the model and serve it until a signal ends it."""
+    try:
+        import fastapi  # noqa: F401
+        import prometheus_client  # noqa: F401
+        import uvicorn  # noqa: F401
+    except ImportError as error:
+        raise ChatGLM3Error(
+            f"{error.name} is missing; install it with: pip install 'chatglm3[server]'"
+        ) from None
+    from chatglm3.server import Settings, create_app
+    from chatglm3.server.logs import configure as configure_logs
+    from chatglm3.server.run import bind, serve
+
+    args.model = args.named_model or args.model
+    cache_bytes = None if args.cache_memory is None else parse_size("--cache-memory", args.cache_memory)
+    limits = {
+        "max_queue": args.max_queue,
+        "max_queue_tokens": args.max_queue_tokens,
+        "max_body_bytes": None if args.max_body is None else parse_size("--max-body", args.max_body),
+        "request_timeout": args.request_timeout,
+        "drain_timeout": args.drain_timeout,
+    }
+    settings = Settings(
+        model_names=tuple(args.served_model_name or default_names(args.model)),
+        api_keys=api_keys(args.api_key, args.api_keys_file),
+        log_prompts=args.log_prompts,
+        **{name: value for name, value in limits.items() if value is not None},
+    )
+    with bind(args.host, args.port) as bound:  # before minutes of loading
+        configure_logs(args.log_format)
+        serve(create_app(_load(args, cache_bytes), settings), bound)
+    return 0
+
+
+def _load(args: argparse.Namespace, cache_bytes: int | None) -> ChatGLM3:
+    """The model, with a cache that takes most of a GPU of its own."""
+    from chatglm3.chat import ChatGLM3
+    from chatglm3.loading import free_memory, load, make_engine
+
+    loaded = load(
+        args.model, device=args.device, dtype=args.dtype, quantize=args.quantize, revision=args.revision
+    )
+    if cache_bytes is None and loaded.device.type == "cuda":
+        cache_bytes = free_memory(loaded.device) * 4 // 5
+    engine = make_engine(
+        loaded.model, loaded.prefix, valid_vocab=loaded.tokenizer.vocab_size, cache_bytes=cache_bytes
+    )
+    return ChatGLM3(loaded, engine)
+
+
+def default_names(model: str) -> list[str]:
+    """The names of a model that was asked for as `model`: its last part first, which is what people type."""
+    return list(
+        dict.fromkeys([Path(model).resolve().name if Path(model).is_dir() else Path(model).name, model])
+    )
+
+
+def api_keys(given: list[str], file: str | None) -> tuple[str, ...]:
+    """The keys from the command line, a file and the environment. Raises OSError for the file."""
+    keys = [*given, *re.split(r"[\s,]+", os.environ.get(KEYS_VARIABLE, ""))]
+    if file is not None:
+        lines = Path(file).read_text(encoding="utf-8").splitlines()
+        in_file = [key for line in lines if (key := line.partition("#")[0].strip())]
+        if not in_file:
+            raise InvalidParameterError(f"--api-keys-file {file}: there is no key in it")
+        keys += in_file
+    return tuple(dict.fromkeys(filter(None, keys)))
+
+
+def parse_size(flag: str, text: str) -> int:
+    """Bytes from `512MB`, `8GB` or a plain number. Raises InvalidParameterError."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kMG]?)B?", text.strip(), re.IGNORECASE)
+    if not match:
+        raise InvalidParameterError(f"{flag} is {text!r}; give a size such as 8GB or 512MB")
+    return int(float(match[1]) * {"": 1, "k": 2**10, "m": 2**20, "g": 2**30}[match[2].lower()])

@@ -1,0 +1,97 @@
+"""Serving an app until the operator ends it: what has begun is finished, what comes then is refused."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from types import FrameType
+
+import uvicorn
+from fastapi import FastAPI
+
+from chatglm3.server.core import Core
+from chatglm3.server.errors import ApiError
+
+log = logging.getLogger(__name__)
+
+_LAST_WORDS = 5
+"""Seconds for the last bytes to reach slow clients, once every answer is complete."""
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A socket with the address, which refuses connections until the server runs. Raises OSError."""
+    family, kind, protocol, _, address = socket.getaddrinfo(
+        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )[0]
+    bound = socket.socket(family, kind, protocol)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        bound.bind(address)
+    except OSError as error:
+        bound.close()
+        raise OSError(error.errno, f"{error.strerror} ({host}, port {port})") from None
+    return bound
+
+
+def serve(app: FastAPI, bound: socket.socket) -> None:
+    """Serve until SIGTERM or SIGINT, then drain; a second signal ends it at once."""
+    Server(app).run(sockets=[bound])
+
+
+class Server(uvicorn.Server):
+    """uvicorn, but the first signal drains: the socket stays open, and requests are told with 503."""
+
+    def __init__(self, app: FastAPI, *, port: int = 0) -> None:
+        self._core: Core = app.state.core
+        self._draining: asyncio.Task[None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        super().__init__(
+            uvicorn.Config(
+                app,
+                port=port,
+                lifespan="on",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                h11_max_incomplete_event_size=4 * self._core.settings.max_header_bytes,
+                timeout_graceful_shutdown=_LAST_WORDS,
+            )
+        )
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start, and say where."""
+        self._loop = asyncio.get_running_loop()
+        await super().startup(sockets)
+        host, port = self.servers[0].sockets[0].getsockname()[:2]
+        url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        log.info("%s is served at %s/v1 (documentation: %s/docs)", self._core.model_name, url, url)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """The first signal drains, the second ends."""
+        assert self._loop is not None
+        self._loop.call_soon_threadsafe(self.drain)
+
+    def drain(self) -> None:
+        """Refuse new requests from now on, and end when the running ones are done; called twice, at once."""
+        if self._draining is None:
+            self._core.thread.draining = True
+            self._draining = asyncio.ensure_future(self._drain())
+        else:
+            self._draining.cancel()
+            self._end()
+
+    async def _drain(self) -> None:
+        seconds = self._core.settings.drain_timeout
+        log.info("shutting down: running requests have %g s to end", seconds)
+        try:
+            async with asyncio.timeout(seconds):
+                await self._core.thread.drained()
+        except TimeoutError:
+            log.warning("requests were still running after %g s", seconds)
+        self._end()
+
+    def _end(self) -> None:
+        message = "the server was shut down before this answer was complete"
+        self._core.thread.fail_all(ApiError(503, message, code="shutdown"))
+        self.should_exit = True
