@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import concurrent.futures
 import contextlib
 import shlex
 import tempfile
@@ -87,32 +88,47 @@ class McpConnection:
             raise ToolError("MCP servers need the package 'mcp': pip install 'chatglm3[mcp]'") from None
         self._server = server
         self._client: Any = None
+        self._session: asyncio.Task[None] | None = None
         self._leave = asyncio.Event()
+        self._opening = asyncio.Lock()
+        self._is_lost = False
         self._loop = EventLoopThread(f"chatglm3-mcp {server.name}")
-        ready = asyncio.Event()
-        self._session = self._loop.start(self._serve(ready))
-        opened = self._loop.start(self._opened(ready))
         try:
-            self.tools: list[Tool] = opened.future.result()
+            self.tools: list[Tool] = self._loop.start(self._open()).future.result()
         except BaseException as error:
             self.close()
             if isinstance(error, Exception):
-                raise ToolError(str(error)) from None
+                raise ToolError(
+                    str(error) if isinstance(error, ToolError) else self._complaint(error)
+                ) from None
             raise
 
     def close(self) -> None:
         """End the session, and the server if it was started here."""
-        with contextlib.suppress(RuntimeError):
-            self._loop.start(self._ask_to_leave())
-            with contextlib.suppress(Exception):
-                self._session.future.result(2 * GRACE)
+        with contextlib.suppress(ToolError):  # closed before
+            concurrent.futures.wait([self._loop.start(self._end()).future], timeout=2 * GRACE)
         self._loop.close()
 
-    async def _ask_to_leave(self) -> None:
+    async def _open(self) -> list[Tool]:
+        """Begin a session and list its tools."""
+        self._leave.clear()
+        ready = asyncio.Event()
+        self._session = asyncio.create_task(self._serve(ready))
+        waiting = asyncio.create_task(ready.wait())
+        await asyncio.wait({self._session, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        waiting.cancel()
+        if self._session.done():
+            await self._session
+        async with asyncio.timeout(self._server.connect_timeout):
+            return [self._tool(item) for item in await self._list()]
+
+    async def _end(self) -> None:
         self._leave.set()
+        if self._session is not None:
+            await asyncio.wait({self._session})
 
     async def _serve(self, ready: asyncio.Event) -> None:
-        """The life of the session. One task enters and leaves it, as anyio's cancel scopes demand."""
+        """The life of a session. One task enters and leaves it, as anyio's cancel scopes demand."""
         with tempfile.TemporaryFile("w+") as log:
             try:
                 async with self._connected(log) as client:
@@ -120,9 +136,26 @@ class McpConnection:
                     ready.set()
                     await self._leave.wait()
             except Exception as error:
-                raise ToolError(
-                    f"the MCP server {self._server.name!r} cannot be used: {_reason(error)}{_tail(log)}"
-                ) from None
+                raise ToolError(self._complaint(error) + _tail(log)) from None
+
+    async def _call(self, name: str, arguments: dict[str, Any]) -> ToolOutput:
+        """Call a tool; a server that has ended since the last call is started again."""
+        from mcp import MCPError
+        from mcp_types import CONNECTION_CLOSED
+
+        async with self._opening:
+            if self._is_lost:
+                await self._end()
+                await self._open()
+                self._is_lost = False
+        try:
+            return _output(await self._client.call_tool(name, arguments))
+        except MCPError as error:
+            self._is_lost = self._is_lost or error.code == CONNECTION_CLOSED
+            raise ToolError(f"the MCP server {self._server.name!r} says: {error.message}") from None
+
+    def _complaint(self, error: Exception) -> str:
+        return f"the MCP server {self._server.name!r} cannot be used: {_reason(error)}"
 
     @contextlib.asynccontextmanager
     async def _connected(self, log: IO[str]) -> AsyncIterator[Any]:
@@ -146,17 +179,6 @@ class McpConnection:
             async with asyncio.timeout(server.connect_timeout):
                 client = await stack.enter_async_context(Client(transport))
             yield client
-
-    async def _opened(self, ready: asyncio.Event) -> list[Tool]:
-        """The server's tools, once it is there; its error, if it never is."""
-        session: asyncio.Future[Any] = asyncio.wrap_future(self._session.future)
-        waiting: asyncio.Future[Any] = asyncio.ensure_future(ready.wait())
-        await asyncio.wait({session, waiting}, return_when=asyncio.FIRST_COMPLETED)
-        if not ready.is_set():
-            waiting.cancel()
-            await session
-        async with asyncio.timeout(self._server.connect_timeout):
-            return [self._tool(item) for item in await self._list()]
 
     async def _list(self) -> list[Any]:
         items: list[Any] = []
@@ -185,9 +207,9 @@ class McpConnection:
 
     def _caller(self, name: str) -> Callable[..., Any]:
         async def call(arguments: dict[str, Any]) -> ToolOutput:
-            job = self._loop.start(self._client.call_tool(name, arguments))
+            job = self._loop.start(self._call(name, arguments))
             try:
-                return _output(await asyncio.wrap_future(job.future))
+                return await asyncio.wrap_future(job.future)
             finally:
                 job.cancel()
 

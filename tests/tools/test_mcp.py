@@ -169,13 +169,19 @@ def test_a_program(program: Path) -> None:
     assert threads() == []
 
 
-def test_a_program_that_dies_is_an_observation(program: Path) -> None:
-    with Toolbox(McpServer.parse(f"{sys.executable} {program}"), timeout=10) as toolbox:
-        assert call(toolbox, "add", a=1, b=1).content == "2"
+def test_a_program_that_dies_is_an_observation_and_started_again(program: Path) -> None:
+    with Toolbox(McpServer.parse(f"{sys.executable} {program}"), timeout=20) as toolbox:
+        first = call(toolbox, "pid").content
+        died = call(toolbox, "die")
+        assert died.is_error
+        assert died.content.endswith("Connection closed")
+        second = call(toolbox, "pid").content
+        assert second.isdigit()
+        assert second != first
+        program.unlink()
         assert call(toolbox, "die").is_error
-        after = call(toolbox, "add", a=1, b=1)
-        assert after.is_error
-        assert after.seconds < 5
+        assert "cannot be used" in call(toolbox, "pid").content
+    assert threads() == []
 
 
 def test_a_dropped_toolbox_ends_its_program(program: Path) -> None:
