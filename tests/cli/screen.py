@@ -132,7 +132,7 @@ class Terminal:
         self.type(keys)
         while select.select([self._master], [], [], 60)[0] and self._receive():
             pass
-        return self.process.wait(timeout=10)
+        return self.process.wait(timeout=60)
 
     def _receive(self) -> bool:
         """Take what the program has printed; False if it has ended."""
