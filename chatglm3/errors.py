@@ -56,3 +56,7 @@ class ToolError(ChatGLM3Error, ValueError):
 
 class InterpreterError(ChatGLM3Error, RuntimeError):
     """A code interpreter that this machine cannot isolate or start, or a file that it cannot take or give."""
+
+
+class GrammarError(ChatGLM3Error, ValueError):
+    """A schema or grammar whose observance cannot be guaranteed."""

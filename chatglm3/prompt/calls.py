@@ -53,7 +53,7 @@ def write_call(call: ToolCall) -> str:
         raise InvalidMessageError(
             f"the arguments of the call to {call.name!r} are not a JSON object: {error}"
         ) from None
-    if all(map(_is_keyword_name, arguments)):
+    if all(map(is_keyword_name, arguments)):
         source = f"tool_call({', '.join(f'{name}={value!r}' for name, value in arguments.items())})"
     else:
         source = repr(arguments)
@@ -76,7 +76,8 @@ def read_call(name: str, content: str) -> ToolCall:
         raise CallSyntaxError(str(error) or "nested too deeply") from None
 
 
-def _is_keyword_name(name: str) -> bool:
+def is_keyword_name(name: str) -> bool:
+    """Whether an argument of this name can be written as `name=value`."""
     # Python reads identifiers in NFKC form, so another form would not come back.
     return name.isidentifier() and not keyword.iskeyword(name) and unicodedata.normalize("NFKC", name) == name
 
@@ -124,9 +125,7 @@ def _dict(node: ast.Dict) -> dict[str, Any]:
     for key, value in zip(node.keys, node.values):
         if not (isinstance(key, ast.Constant) and isinstance(key.value, str) and _is_text(key.value)):
             raise CallSyntaxError(f"{_source(key) if key else '**'} is not a text key")
-        if key.value in result:
-            raise CallSyntaxError(f"the key {_source(key)} is repeated")
-        result[key.value] = _value(value)
+        result[key.value] = _value(value)  # of a repeated key the last value holds, as in Python and JSON
     return result
 
 
