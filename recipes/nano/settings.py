@@ -57,8 +57,9 @@ class Settings:
 
 SETTINGS = {
     "cpu": Settings("cpu", 8, 160, 4, 32, 448, conversations_per_step=48, steps=3000, decay=0.4),
-    "gpu": Settings("gpu", 10, 256, 8, 32, 640, conversations_per_step=192, steps=8000, decay=0.4),
-    "tiny": Settings("tiny", 6, 128, 4, 32, 384, conversations_per_step=32, steps=600, decay=0.4),
+    "gpu": Settings(
+        "gpu", 10, 256, 8, 32, 640, conversations_per_step=192, steps=8000, decay=0.4, micro_batch=65536
+    ),
     "smoke": Settings(
         "smoke", 2, 64, 2, 32, 128, conversations_per_step=8, steps=4, decay=0.5, opening=2, ramp=2
     ),

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import random
 import shutil
 import tempfile
 from dataclasses import replace
+from multiprocessing.pool import AsyncResult
 from pathlib import Path
 
 import torch
@@ -61,6 +63,37 @@ class Documents:
                 index += 1_000_000_007  # another one in its place
 
 
+class Prefetched:
+    """The same batches, made ahead by processes of their own: a GPU reads faster than one core writes."""
+
+    def __init__(self, settings: Settings, workers: int) -> None:
+        self.steps = settings.steps
+        self.reach = 4 * workers
+        self.pool = multiprocessing.get_context("spawn").Pool(workers, _open_documents, (settings,))
+        self.ahead: dict[int, AsyncResult[list[Batch]]] = {}
+
+    def __call__(self, step: int) -> list[Batch]:
+        """The batches of `step`; the steps that follow are begun."""
+        for coming in range(step, min(step + self.reach, self.steps)):
+            if coming not in self.ahead:
+                self.ahead[coming] = self.pool.apply_async(_batches_of, (coming,))
+        return self.ahead.pop(step).get()
+
+
+_documents: Documents
+"""Of a worker process of `Prefetched`."""
+
+
+def _open_documents(settings: Settings) -> None:
+    global _documents  # noqa: PLW0603 (a worker process has nothing else to keep it in)
+    torch.set_num_threads(1)
+    _documents = Documents(settings, tokenizer_of(settings))
+
+
+def _batches_of(step: int) -> list[Batch]:
+    return _documents(step)
+
+
 def optimizers(model: GlmForCausalLM, settings: Settings) -> list[Optimizer]:
     """Muon for the matrices inside the layers; AdamW for embeddings, norms and biases."""
     matrices = [
@@ -103,10 +136,11 @@ def _train(rank: int, settings: Settings, processes: int, meeting: str) -> None:
     tokenizer = tokenizer_of(settings)
     model = new_glm(settings.model_config(tokenizer.vocab_size), tied=True)
     nn.Module.to(model, device)
+    on_gpu = device == "cuda"
     train(
         model,
         optimizers(model, settings),
-        Documents(settings, tokenizer),
+        Prefetched(settings, workers=8) if on_gpu else Documents(settings, tokenizer),
         Schedule(settings.steps, warmup=20, decay=settings.decay),
         settings.folder,
         compute_dtype=torch.bfloat16,

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import torch
 
 from chatglm3.prompt import Message
 from chatglm3.tokenizer import Tokenizer
@@ -17,7 +18,8 @@ from chatglm3.train.encode import encode
 from recipes.nano import chat, code, domains, tools, values, words
 from recipes.nano.cases import CATEGORIES, cases
 from recipes.nano.data import conversation, seeded
-from recipes.nano.settings import PACKAGE_DATA
+from recipes.nano.settings import PACKAGE_DATA, SETTINGS
+from recipes.nano.training import Documents, Prefetched, tokenizer_of
 from recipes.nano.words import part
 
 SPLITS = ("train", "dev", "heldout")
@@ -149,3 +151,17 @@ def test_vocabulary_cuts_a_word_in_the_same_way_wherever_it_stands(tokenizer: To
             ids = tokenizer.encode(text)
             assert any(ids[i : i + len(alone)] == alone for i in range(len(ids))), (word, text)
         assert tokenizer.decode(tokenizer.encode(f"go {word}!")).strip() == f"go {word}!"
+
+
+@pytest.mark.slow
+def test_batches_made_ahead_are_the_same() -> None:
+    """What a GPU run reads from worker processes is what a CPU run makes itself."""
+    settings = SETTINGS["smoke"]
+    tokenizer = tokenizer_of(settings)
+    own = Documents(settings, tokenizer)
+    ahead = Prefetched(settings, workers=1)
+    for step in range(2):
+        for ours, theirs in zip(own(step), ahead(step), strict=True):
+            assert torch.equal(ours.tokens, theirs.tokens)
+            assert torch.equal(ours.weights, theirs.weights)
+    ahead.pool.terminate()
