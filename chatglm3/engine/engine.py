@@ -25,8 +25,6 @@ from chatglm3.engine.sequence import Sequence
 from chatglm3.errors import InvalidParameterError, PromptTooLongError
 from chatglm3.model import ChatGLMModel
 
-NOT_NUMBERS = "the model's logits are not finite numbers; the weights are damaged or overflow in this dtype"
-
 
 @dataclass(eq=False)
 class _Request:
@@ -295,11 +293,11 @@ class Engine:
         batch = self._scheduler.next_batch()
         if not batch:
             return
-        logits = self._runner.run(batch)
         sampling = [chunk.sequence for chunk in batch if chunk.samples]
-        sampled: list[Sampled] = []
-        if logits is not None:
-            sampled = self._sampler.sample(logits, [sequence.sampling for sequence in sampling])
+        states = [sequence.sampling for sequence in sampling]
+        self._sampler.prepare(states)
+        logits = self._runner.run(batch)
+        sampled = [] if logits is None else self._sampler.sample(logits, states)
         self._scheduler.commit(batch)
         self._steps += 1
         self._computed_tokens += sum(chunk.length for chunk in batch)
@@ -308,20 +306,19 @@ class Engine:
 
     def _book(self, sequence: Sequence, choice: Sampled) -> None:
         """Add a chosen token to its answer, and end the answer where it ends."""
-        token, logprob = choice
+        token, logprob, error = choice
         params = sequence.params
         reason: FinishReason | None = None
-        error = None
         cached = sequence.cached_tokens if len(sequence.tokens) == sequence.prompt_length else None
         if len(sequence.tokens) >= sequence.max_length:  # max_tokens=0
-            token, logprob, reason = None, None, "length"
+            token, logprob, reason, error = None, None, "length", None
         elif token is None:
-            logprob, reason, error = None, "error", NOT_NUMBERS
+            reason = "error"
         else:
             sequence.tokens.append(token)
-            sequence.sampling.observe(token)
+            ended = sequence.sampling.observe(token)
             self._generated_tokens += 1
-            if token in params.stop_ids:
+            if ended or token in params.stop_ids:
                 reason = "stop"
             elif len(sequence.tokens) >= sequence.max_length:
                 reason = "length"

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from chatglm3.engine.constraint import Grammar
 from chatglm3.errors import InvalidParameterError
 
 GREEDY_BELOW = 1e-5
@@ -71,6 +72,8 @@ class SamplingParams:
     """The same for every prompt token but the first. Such a prompt is computed without prefix reuse."""
     logit_bias: Mapping[int, float] = field(default_factory=dict, hash=False)
     """Added to the logits of these ids."""
+    grammar: Grammar | None = None
+    """What the answer has to be; it ends, with "stop", where its grammar does. See `chatglm3.grammar`."""
 
     def __post_init__(self) -> None:
         _number("temperature", self.temperature, 0, math.inf, "0 is greedy, 0.8 the usual choice")
@@ -139,6 +142,11 @@ class SamplingParams:
                 raise InvalidParameterError(
                     f"logit_bias names id {token}, but ids that can be sampled end at {valid_vocab - 1}"
                 )
+        if self.grammar is not None and self.grammar.vocab_size > valid_vocab:
+            raise InvalidParameterError(
+                f"the grammar is made for {self.grammar.vocab_size} ids, but ids that can be sampled end at "
+                f"{valid_vocab - 1}; compile it with the model's own tokenizer"
+            )
         for name in ("logprobs", "prompt_logprobs"):
             count = getattr(self, name)
             if count is not None and count > valid_vocab:

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 import secrets
 import struct
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import NamedTuple
 
@@ -19,8 +21,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from chatglm3.engine.constraint import TokenMask
 from chatglm3.engine.output import TokenLogprob
 from chatglm3.engine.request import SamplingParams
+from chatglm3.errors import GenerationError
+
+NOT_NUMBERS = "the model's logits are not finite numbers; the weights are damaged or overflow in this dtype"
 
 
 def uniform(seed: int, stream: int, counter: int) -> float:
@@ -86,7 +92,7 @@ class LogitEdits:
 class SamplingState:
     """What the sampler remembers of one answer between its tokens."""
 
-    __slots__ = ("_draws", "_edits", "_make_edits", "_seed", "_stream", "params")
+    __slots__ = ("_draws", "_edits", "_make_edits", "_mask", "_seed", "_stream", "_vocab_size", "params")
 
     def __init__(
         self,
@@ -100,6 +106,8 @@ class SamplingState:
         self.params = params
         self._edits: LogitEdits | None = None
         self._make_edits = partial(LogitEdits, params, prompt, vocab_size, device)
+        self._mask: TokenMask | None = None
+        self._vocab_size = vocab_size
         self._seed = secrets.randbits(64) if params.seed is None else params.seed
         self._stream = stream
         self._draws = 0
@@ -111,23 +119,33 @@ class SamplingState:
             self._edits = self._make_edits()
         return self._edits
 
+    @property
+    def mask(self) -> TokenMask | None:
+        """What the answer's grammar forbids, if it has one. Made when first wanted, as the edits are."""
+        if self._mask is None and self.params.grammar is not None:
+            self._mask = TokenMask(self.params.grammar, self._vocab_size)
+        return self._mask
+
     def uniform(self) -> float:
         """The number that decides the next token."""
         return uniform(self._seed, self._stream, self._draws)
 
-    def observe(self, token: int) -> None:
-        """Take note of the chosen token."""
+    def observe(self, token: int) -> bool:
+        """Take note of the chosen token. Returns whether the answer's grammar ends with it."""
         self._draws += 1
         if (edits := self.edits) is not None:
             edits.observe(token)
+        return (mask := self.mask) is not None and mask.accept(token)
 
 
 class Sampled(NamedTuple):
     """The sampler's choice for one row."""
 
     token: int | None
-    """None where the logits hold NaN or infinity, so that nothing can be chosen."""
+    """None where nothing can be chosen."""
     logprob: TokenLogprob | None
+    error: str | None = None
+    """Why nothing can be chosen: the logits hold NaN or infinity, or the grammar is stuck."""
 
 
 class Sampler:
@@ -139,9 +157,19 @@ class Sampler:
         # Sums of 65k probabilities want float64, which MPS does not have.
         self.device = torch.device("cpu") if device.type == "mps" else device
         self._plan = _Plan([], valid_vocab, self.device)
+        self._pool = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="grammar")
+
+    def prepare(self, states: list[SamplingState]) -> None:
+        """Begin to compute the masks of answers that have a grammar; `sample` will wait for them."""
+        for state in states:
+            if state.params.grammar is not None and (mask := state.mask) is not None:
+                mask.prepare(self._pool)
 
     def sample(self, logits: Tensor, states: list[SamplingState]) -> list[Sampled]:
-        """Choose a token for each row. logits: [rows, vocab], fp32, edited in place; states: [rows]."""
+        """Choose a token for each row. logits: [rows, vocab], fp32, edited in place; states: [rows].
+
+        The states must have been prepared.
+        """
         if self._plan.states != states:
             self._plan = _Plan(states, self.valid_vocab, self.device)
         plan = self._plan
@@ -149,12 +177,13 @@ class Sampler:
         valid = logits[:, : self.valid_vocab]
         raw = None
         if plan.reported:  # taken before the edits, which are made in place
-            untouched = not plan.edited and len(plan.reported) == len(states)
+            untouched = not plan.edited and not plan.masked and len(plan.reported) == len(states)
             raw = logits if untouched else logits[plan.reported]
         for row in plan.edited:
             edits = states[row].edits
             assert edits is not None
             edits.apply(valid[row])
+        errors = self._forbid(valid, plan)
 
         peak = valid.amax(dim=-1, keepdim=True)
         if len(plan.drawn) < len(states):
@@ -167,15 +196,30 @@ class Sampler:
             else:
                 tokens[plan.index] = plan.draw(valid[plan.index], peak[plan.index], uniforms)
 
-        chosen_ids: list[int | None] = tokens.tolist()
         for row, value in enumerate(peak[:, 0].tolist()):
             if not math.isfinite(value):  # amax() passes NaN on
-                chosen_ids[row] = None
-        if raw is None:
-            return [Sampled(token, None) for token in chosen_ids]
-        scores = score(raw, tokens[plan.reported], plan.top, self.valid_vocab)
-        by_row = dict(zip(plan.reported, scores))
-        return [Sampled(token, by_row.get(row)) for row, token in enumerate(chosen_ids)]
+                errors.setdefault(row, NOT_NUMBERS)
+        scores: dict[int, TokenLogprob] = {}
+        if raw is not None:
+            scores = dict(zip(plan.reported, score(raw, tokens[plan.reported], plan.top, self.valid_vocab)))
+        return [
+            Sampled(None, None, errors[row]) if row in errors else Sampled(token, scores.get(row))
+            for row, token in enumerate(tokens.tolist())
+        ]
+
+    def _forbid(self, valid: Tensor, plan: _Plan) -> dict[int, str]:
+        """Rule out what grammars forbid, in place. Returns the rows whose grammar is stuck, and why."""
+        errors = {}
+        for row in plan.masked:
+            mask = plan.states[row].mask
+            assert mask is not None
+            try:
+                forbidden = torch.from_numpy(mask.take())
+            except GenerationError as error:
+                errors[row] = str(error)
+            else:
+                valid[row].masked_fill_(forbidden.to(self.device), -math.inf)
+        return errors
 
 
 def score(logits: Tensor, tokens: Tensor, top: Sequence[int], valid_vocab: int) -> list[TokenLogprob]:
@@ -203,6 +247,7 @@ class _Plan:
     def __init__(self, states: list[SamplingState], valid_vocab: int, device: torch.device) -> None:
         self.states = list(states)
         self.edited = [row for row, state in enumerate(states) if state.edits is not None]
+        self.masked = [row for row, state in enumerate(states) if state.mask is not None]
         self.reported = [row for row, state in enumerate(states) if state.params.logprobs is not None]
         self.top = [states[row].params.logprobs or 0 for row in self.reported]
         self.drawn = [row for row, state in enumerate(states) if not state.params.greedy]
