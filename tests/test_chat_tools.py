@@ -99,6 +99,19 @@ def test_the_second_prompt_is_the_history_and_the_prefix_cache_pays_for_it(glm: 
     assert glm.engine.stats.computed_tokens - computed <= len(first) + len(second) - cached
 
 
+def test_what_is_said_after_a_call_comes_before_its_observation(glm: ChatGLM3) -> None:
+    reply = called("get_weather", "city='Oslo'") + "<|assistant|>\n One moment."
+    done = scripted(glm, reply, "\n Cold.").chat("Oslo?", tools=[get_weather])
+    assert [(message.role, message.metadata) for message in done.history] == [
+        ("user", ""),
+        ("assistant", ""),
+        ("assistant", "get_weather"),
+        ("observation", ""),
+        ("assistant", ""),
+    ]
+    assert done.history[1].content == "One moment."
+
+
 def test_one_tool_needs_no_list(glm: ChatGLM3) -> None:
     for one in (get_weather, tool(get_weather), Toolbox(get_weather)):
         done = scripted(glm, called("get_weather", "city='Oslo'"), "\n Cold.").chat("Oslo?", tools=one)

@@ -158,9 +158,15 @@ class _Progress:
         self.decoding_seconds += end.ended_at - end.first_token_at
 
     def add(self, reply: Reply, results: list[ToolResult]) -> None:
-        """Go on with a reply and the results of its calls, each after its call."""
+        """Go on with a reply and the results of its calls, each after its call.
+
+        What the model said after its last call, without waiting for the result, comes before that call: the
+        conversation must end with an observation for the model to go on.
+        """
         waiting = iter(results)
-        for message in reply.messages:
+        last = max(i for i, message in enumerate(reply.messages) if message.metadata)
+        said_too_early = reply.messages[last + 1 :]
+        for message in [*reply.messages[:last], *said_too_early, reply.messages[last]]:
             self.history.append(message)
             if message.metadata:
                 self.history.append(Message("observation", next(waiting).content))

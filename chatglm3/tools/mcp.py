@@ -67,6 +67,13 @@ class McpServer:
             )
         if (kind := entry.get("type", "stdio")) not in ("stdio", "http", "streamable-http", "streamableHttp"):
             raise ToolError(f"the MCP server {name!r} has the type {kind!r}; known are 'stdio' and 'http'")
+        shapes: dict[str, type | tuple[type, ...]] = {"args": list, "env": Mapping, "headers": Mapping}
+        for field_name in entry:
+            if not isinstance(entry[field_name], shapes.get(field_name, str)):
+                raise ToolError(
+                    f"the MCP server {name!r} has {field_name} = {entry[field_name]!r:.80}; "
+                    "command, url, cwd and type are texts, args is a list, env and headers are objects"
+                )
         return cls(
             name,
             command=entry.get("command"),

@@ -279,6 +279,9 @@ def test_servers_that_cannot_be_used(server: McpServer, complaint: str) -> None:
         ({"command": "a", "alwaysAllow": []}, "unknown field 'alwaysAllow'"),
         ({"type": "sse", "url": "b"}, "has the type 'sse'"),
         ("a", "must be an object"),
+        ({"command": "a", "args": "-x -y"}, "has args = '-x -y'; .* args is a list"),
+        ({"command": "a", "env": ["A=b"]}, "has env = "),
+        ({"command": ["a"]}, "has command = "),
     ],
 )
 def test_entries_that_describe_no_server(entry: Any, complaint: str) -> None:
