@@ -13,6 +13,9 @@ from pathlib import Path
 from .limits import Limits
 
 _OPEN_FILES = 256
+_UNTOUCHED = 256 << 20
+"""Memory that threads reserve and do not use. What is used is the supervisor's to count: a kernel that stays at
+its limit could not even run `del`, and is better started anew."""
 
 
 def main() -> None:
@@ -33,7 +36,7 @@ def _confine(limits: Limits, mode: str) -> None:
     most = {
         resource.RLIMIT_CORE: 0,
         resource.RLIMIT_CPU: limits.cpu_seconds,
-        resource.RLIMIT_DATA: limits.memory_bytes,
+        resource.RLIMIT_DATA: limits.memory_bytes + _UNTOUCHED,
         resource.RLIMIT_FSIZE: limits.disk_bytes,
         resource.RLIMIT_NOFILE: _OPEN_FILES,
     }
@@ -61,9 +64,12 @@ def _run(connection_file: str, limits: Limits) -> None:
     config.IPKernelApp.connection_file = connection_file
     config.IPKernelApp.outstream_class = f"{LimitedStream.__module__}.LimitedStream"
     config.InteractiveShell.colors = "nocolor"
+    config.InteractiveShell.xmode = "Plain"
     config.HistoryManager.enabled = False
     app = IPKernelApp.instance(config=config)
     app.initialize([])
     assert app.shell is not None
+    # IPython 9 keeps a copy of all that is printed, for ever.
+    app.shell._tee = lambda channel: contextlib.nullcontext()
     app.shell.events.register("pre_run_cell", LimitedStream.renew)
     app.start()

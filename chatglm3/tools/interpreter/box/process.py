@@ -9,6 +9,7 @@ import secrets
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from .limits import Limits
 
 _CHANNELS = ("shell", "iopub", "stdin", "control", "hb")
 _THREADS = "4"
+_ROUNDS = 1000  # of killing, 2 ms each
 BOOT = "import sys; sys.path.append({code!r}); from box import {module}; sys.path.pop(); {module}.main()"
 """The program, for `python -c`, that runs a module of this package, which lies in the folder `code`."""
 
@@ -97,8 +99,7 @@ def _environment(place: Place) -> dict[str, str]:
 def kill_all(kernel: KernelProcess, mode: str) -> None:
     """End the kernel and everything it has started. This process must be what orphans fall to."""
     if mode == "namespaces":
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(-1, signal.SIGKILL)  # all but process 1, which this is
+        kill_others(None)
     else:
         while found := list(_descendants(os.getpid())):
             for pid in found:
@@ -111,13 +112,23 @@ def kill_all(kernel: KernelProcess, mode: str) -> None:
     reap()
 
 
-def kill_others(kernel: KernelProcess) -> int:
-    """End what the code has left running beside the kernel; returns how many processes."""
-    others = [pid for pid in _all() if pid not in (os.getpid(), kernel.popen.pid)]
-    for pid in others:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-    return len(others)
+def kill_others(kernel: KernelProcess | None) -> int:
+    """As process 1 of a box, end all other processes but the kernel; returns how many there were.
+
+    A fork bomb makes new ones meanwhile, so it is all of them at once or again and again: see `_ROUNDS`.
+    """
+    killed: set[int] = set()
+    for _ in range(_ROUNDS):
+        reap()
+        others = {pid for pid in _all() if kernel is None or pid != kernel.popen.pid}
+        if not others:
+            break
+        killed |= others
+        for pid in others if kernel else (-1,):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.002)
+    return len(killed)
 
 
 def reap() -> None:
@@ -129,29 +140,26 @@ def reap() -> None:
 
 def memory_used(limit: int) -> int:
     """Bytes that all processes here use. Pages that several share count once, if that could matter."""
-    pids = [pid for pid in _all() if pid != os.getpid()]
+    pids = _all()
     resident = sum(_resident(pid) for pid in pids)
     return resident if resident <= limit else sum(_proportional(pid) for pid in pids)
 
 
 def _all() -> list[int]:
-    return [int(name) for name in os.listdir("/proc") if name.isdecimal()]
+    """Every process that lives, but this one."""
+    pids = [int(name) for name in os.listdir("/proc") if name.isdecimal() and int(name) != os.getpid()]
+    return [pid for pid in pids if _read(f"/proc/{pid}/stat").rpartition(")")[2][1:2] not in ("", "Z", "X")]
 
 
 def _resident(pid: int) -> int:
-    try:
-        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
-    except (OSError, IndexError):
-        return 0
+    fields = _read(f"/proc/{pid}/statm").split()
+    return int(fields[1]) * os.sysconf("SC_PAGESIZE") if fields else 0
 
 
 def _proportional(pid: int) -> int:
-    try:
-        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-            if line.startswith("Pss:"):
-                return int(line.split()[1]) * 1024
-    except OSError:
-        pass
+    for line in _read(f"/proc/{pid}/smaps_rollup").splitlines():
+        if line.startswith("Pss:"):
+            return int(line.split()[1]) * 1024
     return _resident(pid)  # a process may hide its maps
 
 

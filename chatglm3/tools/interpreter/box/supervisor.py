@@ -39,6 +39,7 @@ class _Run:
     interrupted_at: float | None = None
     replied_at: float | None = None
     idle: bool = False
+    exits: bool = False
 
 
 class Supervisor:
@@ -141,12 +142,17 @@ class Supervisor:
         else:
             for kind, content in kernel.messages("iopub", run.cell.id):
                 run.idle = run.cell.take(kind, content) or run.idle
-            if any(kind == "execute_reply" for kind, _ in kernel.messages("shell", run.cell.id)):
-                run.replied_at = run.replied_at or now
+            for kind, content in kernel.messages("shell", run.cell.id):
+                if kind == "execute_reply":
+                    run.replied_at = run.replied_at or now
+                    run.exits = run.exits or _exits(content)
         if run.replied_at is not None and (run.idle or now > run.replied_at + _LATE_SECONDS):
             if not run.idle:
                 run.cell.note("some output was lost")
-            self._finish(run)
+            if run.exits:
+                self._end_kernel("died")
+            else:
+                self._finish(run)
 
     def _interrupt(self, run: _Run, status: str) -> None:
         assert self._kernel is not None
@@ -167,9 +173,9 @@ class Supervisor:
     def _watch(self) -> None:
         kernel, run, now = self._kernel, self._run, time.monotonic()
         if kernel is None:
-            reap()
             return
         code = kernel.process.popen.poll()
+        reap()
         limits = self._place.limits
         if code is not None:
             self._end_kernel("died" if run is None or run.interrupted_at is None else run.status)
@@ -197,3 +203,11 @@ class Supervisor:
             self._wire.send(event)
         else:
             self._wire.send({"event": "finished", "status": why, "restarted": True})
+
+
+def _exits(reply: dict[str, Any]) -> bool:
+    """Whether the code has called exit(): the kernel will end, but says so politely and takes its time."""
+    payload = reply.get("payload")
+    return isinstance(payload, list) and any(
+        isinstance(item, dict) and item.get("source") == "ask_exit" for item in payload
+    )
