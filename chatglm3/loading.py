@@ -150,8 +150,7 @@ def make_engine(
         is less.
     """
     if cache_bytes is None:
-        weight = next(model.parameters())
         context = model.config.max_seq_len + model.config.prefix_length
-        wanted = model.config.kv_values_per_token * weight.dtype.itemsize * context * _CONTEXTS
-        cache_bytes = min(wanted, free_memory(weight.device) // 2)
+        wanted = model.config.kv_values_per_token * model.dtype.itemsize * context * _CONTEXTS
+        cache_bytes = min(wanted, free_memory(model.device) // 2)
     return Engine(model, cache_bytes=cache_bytes, prefix=prefix, valid_vocab=valid_vocab)
