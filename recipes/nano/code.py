@@ -93,7 +93,9 @@ def _named(name: str, value: str, lang: Lang) -> str:
 
 def _operand(rng: random.Random) -> int | float:
     top = rng.choice((10, 100, 100, 1000, 100000))
-    return rng.randint(1, top) if rng.random() < 0.8 else round(rng.uniform(0, top), rng.choice((1, 2)))
+    return (
+        rng.randint(1, top) if rng.random() < 0.8 else round(rng.uniform(0, top), rng.choice((1, 2))) or 0.5
+    )
 
 
 def arithmetic(rng: random.Random, split: Split, lang: Lang) -> Task:

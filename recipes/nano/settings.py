@@ -56,7 +56,7 @@ class Settings:
 
 
 SETTINGS = {
-    "cpu": Settings("cpu", 8, 160, 4, 32, 448, conversations_per_step=48, steps=3000, decay=0.4),
+    "cpu": Settings("cpu", 8, 160, 4, 32, 448, conversations_per_step=48, steps=1600, decay=0.55),
     "gpu": Settings(
         "gpu", 10, 256, 8, 32, 640, conversations_per_step=192, steps=8000, decay=0.4, micro_batch=65536
     ),
