@@ -258,10 +258,8 @@ class _Translator:
         for length in range(least, len(first) + 1 if most is None else min(most, len(first)) + 1):
             lengths.append(" COMMA ".join(first[:length]) or '""')
         if most is None or most > len(first):
-            fewest = max(least - len(first), 1)
-            span = "" if most is None else str(most - len(first) - 1)
-            others = f"{other} (COMMA {other}){{{fewest - 1},{span}}}"
-            lengths.append(" COMMA ".join([*first, others]))
+            more = _times(max(least - len(first), 1) - 1, None if most is None else most - len(first) - 1)
+            lengths.append(" COMMA ".join([*first, f"{other} (COMMA {other}){more}" if more else other]))
         return f'"[" ({" | ".join(lengths)}) "]"'
 
     def _map(self, values: Any, depth: int) -> str:
@@ -328,6 +326,13 @@ class _Translator:
             else:
                 raise GrammarError(f"the reference {pointer!r} leads nowhere in the schema")
         return found
+
+
+def _times(least: int, most: int | None) -> str:
+    """How often something is repeated, in Lark's syntax; empty if not at all."""
+    if most == 0:
+        return ""
+    return f"{{{least},{'' if most is None else most}}}"
 
 
 def _json(schema: Mapping[str, Any]) -> str:
