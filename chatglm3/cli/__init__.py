@@ -32,11 +32,11 @@ COMMANDS = {
 EXAMPLES = """\
 examples:
   chatglm3 chat                                     the small embedded model, offline
-  chatglm3 chat THUDM/chatglm3-6b --quantize int4   the 6B model in 5 GB of memory
+  chatglm3 chat chatglm3-6b --quantize int4         the 6B model in 5 GB of memory
   echo 你好 | chatglm3 chat                          one question, one answer
   chatglm3 generate --prompt "1, 2, 3,"             plain completion
   chatglm3 serve                                    OpenAI's API at http://127.0.0.1:8000/v1
-  chatglm3 info THUDM/chatglm3-6b                   what it needs before you run it
+  chatglm3 info chatglm3-6b                         what it needs before you run it
 
 `chatglm3 COMMAND --help` explains a command.
 exit codes: 0 done, 1 it could not be done, 2 wrong usage, 130 interrupted"""
