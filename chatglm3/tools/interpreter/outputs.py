@@ -9,7 +9,7 @@ from typing import Literal, get_args
 OutputKind = Literal["stdout", "stderr", "result", "image", "error", "notice"]
 KINDS: tuple[str, ...] = get_args(OutputKind)
 
-Status = Literal["ok", "timeout", "interrupted", "died", "memory", "stuck"]
+Status = Literal["ok", "timeout", "interrupted", "died", "memory", "disk", "stuck"]
 STATUSES: tuple[str, ...] = get_args(Status)
 
 _ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\-_])")
@@ -79,6 +79,7 @@ def remark(status: Status, *, restarted: bool, files_lost: bool, timeout: float)
         "interrupted": "The user stopped the code",
         "died": "The Python process ended while it ran the code",
         "memory": "The code used more memory than there is for it",
+        "disk": "The code wrote more than there is room for, and its newest files were removed",
         "stuck": "The interpreter did not start in time",
     }[status]
     lost = _LOST if restarted and not files_lost else None

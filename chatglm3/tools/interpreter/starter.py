@@ -63,7 +63,7 @@ class Box:
             "limits": asdict(limits),
             "python": sys.executable,
             "sites": sites,
-            "readable": sorted({*_python_folders(), *sites, f"{code}/box"}),
+            "readable": sorted({*_python_folders(), *sites, code}),
             "code": code,
             "folder": self._folder,
         }

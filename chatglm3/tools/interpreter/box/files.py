@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import stat
@@ -30,19 +31,11 @@ def put(folder: Path, name: str, data: bytes, *, append: bool) -> None:
 
 def listing(folder: Path) -> list[dict[str, Any]]:
     """Regular files below the folder: path from there, size, time of the last change."""
-    found: list[dict[str, Any]] = []
-    for parent, folders, names in os.walk(folder):
-        folders.sort()
-        for name in sorted(names):
-            path = Path(parent, name)
-            try:
-                status = path.lstat()
-            except OSError:
-                continue
-            if stat.S_ISREG(status.st_mode) and len(found) < _MOST_FILES:
-                relative = str(path.relative_to(folder))
-                found.append({"path": relative, "size": status.st_size, "changed": status.st_mtime})
-    return found
+    found = [item for item in _all(folder) if stat.S_ISREG(item[1].st_mode)]
+    return [
+        {"path": str(path.relative_to(folder)), "size": status.st_size, "changed": status.st_mtime}
+        for path, status in sorted(found)[:_MOST_FILES]
+    ]
 
 
 def get(folder: Path, name: str, offset: int) -> bytes:
@@ -54,6 +47,32 @@ def get(folder: Path, name: str, offset: int) -> bytes:
             raise OSError(f"{name} is not a regular file")
         file.seek(offset)
         return file.read(CHUNK)
+
+
+def used(folder: Path) -> int:
+    """Bytes that all files below a folder take."""
+    return sum(status.st_blocks * 512 for _, status in _all(folder))
+
+
+def shrink(folder: Path, most: int) -> None:
+    """Remove files below a folder, the newest first, until no more than `most` bytes are left."""
+    found = sorted(_all(folder), key=lambda item: item[1].st_mtime, reverse=True)
+    left = sum(status.st_blocks * 512 for _, status in found)
+    for path, status in found:
+        if left <= most:
+            return
+        path.unlink(missing_ok=True)
+        left -= status.st_blocks * 512
+
+
+def _all(folder: Path) -> list[tuple[Path, os.stat_result]]:
+    found = []
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            path = Path(parent, name)
+            with contextlib.suppress(OSError):
+                found.append((path, path.lstat()))
+    return found
 
 
 def _inside(folder: Path, name: str) -> Path:

@@ -9,27 +9,32 @@ import resource
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 from .limits import Limits
+from .walls import end_with_parent
 
 _OPEN_FILES = 256
+_MAPPED = 4 << 30  # files, and what threads reserve
 _UNTOUCHED = 256 << 20
-"""Memory that threads reserve and do not use. What is used is the supervisor's to count: a kernel that stays at
-its limit could not even run `del`, and is better started anew."""
+"""Memory that threads reserve and do not use. What is used is the supervisor's to count: a kernel that stays
+at its limit could not even run `del`, and is better started anew."""
 
 
 def main() -> None:
     """Run a kernel until it is ended. The argument is JSON, see supervisor._start."""
     config = json.loads(sys.argv[1])
     limits = Limits(**config["limits"])
-    _confine(limits, config["mode"])
+    _confine(limits, config)
     for site in config["sites"]:
         if site not in sys.path:
             sys.path.append(site)
     _run(config["connection_file"], limits)
 
 
-def _confine(limits: Limits, mode: str) -> None:
+def _confine(limits: Limits, config: dict[str, Any]) -> None:
+    mode = config["mode"]
+    end_with_parent()
     with contextlib.suppress(OSError):  # if the machine runs out of memory, this is what has to go
         Path("/proc/self/oom_score_adj").write_text("1000")
     os.nice(10)
@@ -42,14 +47,16 @@ def _confine(limits: Limits, mode: str) -> None:
     }
     if mode == "namespaces":  # elsewhere it would count everything of this user
         most[resource.RLIMIT_NPROC] = limits.processes
+    else:
+        most[resource.RLIMIT_AS] = limits.memory_bytes + _MAPPED
     for kind, value in most.items():
         resource.setrlimit(kind, (value, value))
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # a file that is too large is an error, not the end
     signal.signal(signal.SIGINT, signal.default_int_handler)
     if mode == "landlock":
-        from . import seccomp, syscalls
+        from . import landlock, seccomp
 
-        syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
+        landlock.restrict(config["readable"], config["writable"])
         seccomp.install(seccomp.single_process_filter(os.getpid()))
 
 

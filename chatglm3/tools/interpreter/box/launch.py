@@ -66,6 +66,8 @@ def _place(config: dict[str, Any]) -> Place:
         data="/mnt/data" if inside else f"{folder}/data",
         runtime="/run/kernel" if inside else f"{folder}/run",
         home="/home/user" if inside else f"{folder}/home",
+        readable=[*_readable(config), "/proc/self"],
+        writable=[] if folder is None else [folder, *_DEVICES],
         limits=Limits(**config["limits"]),
     )
 
@@ -93,9 +95,13 @@ def _fence_in(builder: walls.Builder, config: dict[str, Any], wire: Wire) -> Non
     walls.end_with_parent()
     walls.hide_from_code()
     builder.need("privileges", syscalls.drop_capabilities, "none, and no new ones")
-    readable = walls.existing([*_READABLE, *config["readable"]])
-    builder.files(readable, [folder, *walls.existing(_DEVICES)], needed=True)
+    # The kernel gives up /proc, of which the supervisor needs the kernel's part, by itself; see kernel.py.
+    builder.files([*_readable(config), "/proc"], [folder, *_DEVICES], needed=True)
     builder.calls()
+
+
+def _readable(config: dict[str, Any]) -> list[str]:
+    return walls.existing([*_READABLE, *config["readable"]])
 
 
 def _separate(config: dict[str, Any], wire: Wire) -> None:

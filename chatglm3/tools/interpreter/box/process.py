@@ -7,6 +7,7 @@ import json
 import os
 import secrets
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -39,6 +40,9 @@ class Place:
     runtime: str
     """For the kernel's sockets."""
     home: str
+    readable: list[str]
+    """What Landlock leaves, where it is the wall; writable are the folders above."""
+    writable: list[str]
     limits: Limits
 
 
@@ -62,13 +66,8 @@ def start_kernel(place: Place) -> KernelProcess:
     ports = {f"{channel}_port": number for number, channel in enumerate(_CHANNELS, 1)}
     file = Path(base + ".json")
     file.write_text(json.dumps(described | ports))
-    config = {
-        "connection_file": str(file),
-        "mode": place.mode,
-        "sites": place.sites,
-        "limits": asdict(place.limits),
-    }
-    command = [place.python, "-I", "-c", BOOT.format(code=place.code, module="kernel"), json.dumps(config)]
+    config = json.dumps(asdict(place) | {"connection_file": str(file)})
+    command = [place.python, "-I", "-c", BOOT.format(code=place.code, module="kernel"), config]
     popen = subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,
@@ -138,11 +137,24 @@ def reap() -> None:
             pass
 
 
-def memory_used(limit: int) -> int:
-    """Bytes that all processes here use. Pages that several share count once, if that could matter."""
-    pids = _all()
+def memory_used(kernel: KernelProcess, mode: str, limit: int) -> int:
+    """Bytes that the box's processes use. Pages that several share count once, if that could matter."""
+    pids = _all() if mode == "namespaces" else [kernel.popen.pid]
     resident = sum(_resident(pid) for pid in pids)
     return resident if resident <= limit else sum(_proportional(pid) for pid in pids)
+
+
+def deleted_files(kernel: KernelProcess) -> int:
+    """Bytes of files that a kernel has open and that are in no folder any more."""
+    found: dict[tuple[int, int], int] = {}
+    folder = f"/proc/{kernel.popen.pid}/fd"
+    with contextlib.suppress(OSError):
+        for name in os.listdir(folder):
+            with contextlib.suppress(OSError):
+                status = os.stat(f"{folder}/{name}")
+                if stat.S_ISREG(status.st_mode) and status.st_nlink == 0:
+                    found[status.st_dev, status.st_ino] = status.st_blocks * 512
+    return sum(found.values())
 
 
 def _all() -> list[int]:

@@ -13,7 +13,16 @@ from typing import TYPE_CHECKING, Any
 
 from . import files
 from .cell import Cell
-from .process import KernelProcess, Place, kill_all, kill_others, memory_used, reap, start_kernel
+from .process import (
+    KernelProcess,
+    Place,
+    deleted_files,
+    kill_all,
+    kill_others,
+    memory_used,
+    reap,
+    start_kernel,
+)
 from .wire import Wire, WireError
 
 if TYPE_CHECKING:
@@ -179,8 +188,11 @@ class Supervisor:
         limits = self._place.limits
         if code is not None:
             self._end_kernel("died" if run is None or run.interrupted_at is None else run.status)
-        elif self._place.mode == "namespaces" and memory_used(limits.memory_bytes) > limits.memory_bytes:
+        elif memory_used(kernel.process, self._place.mode, limits.memory_bytes) > limits.memory_bytes:
             self._end_kernel("memory")
+        elif self._disk_is_full(kernel):
+            self._end_kernel("disk")
+            files.shrink(Path(self._place.home).parent, limits.disk_bytes)
         elif run is not None and run.interrupted_at is not None and now > run.interrupted_at + GRACE_SECONDS:
             self._end_kernel(run.status)
         elif run is not None and now > run.deadline:
@@ -190,6 +202,13 @@ class Supervisor:
                 self._end_kernel("stuck")
         elif run is None and now > self._idle_since + limits.idle_seconds:
             self._end_kernel("idle")
+
+    def _disk_is_full(self, kernel: Kernel) -> bool:
+        """In namespaces the file system keeps the limit; elsewhere this does, after the fact."""
+        if self._place.mode == "namespaces":
+            return False
+        used = files.used(Path(self._place.home).parent) + deleted_files(kernel.process)
+        return used > self._place.limits.disk_bytes
 
     def _end_kernel(self, why: str) -> None:
         """End the kernel, and tell; the next cell gets a new one, from which the variables are gone."""
