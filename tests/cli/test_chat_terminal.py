@@ -70,7 +70,8 @@ def test_terminals_that_want_less(model_folder: Path, tmp_path: Path, setting: d
     with Terminal("chat", model_folder, "--max-tokens", "8", home=tmp_path, **setting) as terminal:
         terminal.expect("Ctrl-D leaves.")
         terminal.ask("hello\r", "tokens/s")
-        assert terminal.leave(CTRL_D) == 0
+        # Not Ctrl-D: a dumb terminal shows the prompt a moment before it takes single keys.
+        assert terminal.leave("stop\r") == 0
 
 
 def test_the_prompt_is_there_within_three_seconds(tmp_path: Path, model_folder: Path) -> None:
