@@ -55,7 +55,6 @@ class GrammarCompiler:
         answer: Schema | Literal["text"] | None = None,
         tools: Sequence[Mapping[str, Any]] = (),
         one_call: bool = False,
-        interpreter: bool = False,
     ) -> Grammar:
         """The grammar of a reply; the arguments are those of `reply_form`.
 
@@ -65,10 +64,7 @@ class GrammarCompiler:
             self._check(answer, "the schema of the answer")
         for tool in tools:
             self._check(tool.get("parameters") or {}, f"the parameters of the tool {tool['name']!r}")
-        form = reply_form(
-            self._tokenizer, answer=answer, tools=tools, one_call=one_call, interpreter=interpreter
-        )
-        return self.compile(form)
+        return self.compile(reply_form(self._tokenizer, answer=answer, tools=tools, one_call=one_call))
 
     def compile(self, lark: str) -> Grammar:
         """A grammar in llguidance's dialect of Lark. Tokens are written by number: `<[2]>` ends an answer.

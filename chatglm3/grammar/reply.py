@@ -35,14 +35,12 @@ def reply_form(
     answer: Schema | Literal["text"] | None = None,
     tools: Sequence[Mapping[str, Any]] = (),
     one_call: bool = False,
-    interpreter: bool = False,
 ) -> str:
     """The grammar of a reply, in Lark's syntax.
 
     answer: the schema of an answer in JSON, "text" for one in words, None if the reply has to be a call.
-    tools: definitions of the tools that may be called.
+    tools: definitions of the tools that may be called; `interpreter` takes code, and has no schema.
     one_call: after a call comes no other.
-    interpreter: code for the interpreter may be written as well.
     Before a call there may be text only if the answer may be text. Raises GrammarError.
     """
     if answer is None and not tools:
@@ -61,11 +59,10 @@ def reply_form(
         literals = LiteralGrammar()
         calls = []
         for tool in tools:
-            name = _text(f"{tool['name']}\n")
-            arguments = literals.call(tool.get("parameters") or {})
-            calls.append(f'" "? {name} " "? "{FENCE}python\\n" {arguments} "\\n{FENCE}"')
-        if interpreter:
-            calls.append(f'" "? "{INTERPRETER}\\n" free')
+            is_code = tool["name"] == INTERPRETER
+            content = "free" if is_code else literals.call(tool.get("parameters") or {})
+            name = json.dumps(f"{tool['name']}\n", ensure_ascii=False)
+            calls.append(f'" "? {name} " "? "{FENCE}python\\n" {content} "\\n{FENCE}"')
         rules += [f"call: {' | '.join(calls)}", f"end_of_call: {ends} | <[{tokenizer.observation_id}]>"]
         rules.append(literals.text)
         last.append("call end_of_call")
@@ -83,7 +80,3 @@ def _json_schema(schema: Schema) -> str:
     if isinstance(schema, bool):
         schema = {} if schema else {"not": {}}
     return json.dumps({**schema, "x-guidance": {"whitespace_pattern": WHITESPACE}}, ensure_ascii=False)
-
-
-def _text(text: str) -> str:
-    return json.dumps(text, ensure_ascii=False)

@@ -13,6 +13,7 @@ from starlette.requests import Request
 from chatglm3.chat import ChatGLM3
 from chatglm3.engine import SamplingParams
 from chatglm3.errors import ChatGLM3Error, InvalidMessageError
+from chatglm3.grammar import Grammar, GrammarCompiler
 from chatglm3.prompt import Message, attach_tools, check_conversation, render
 from chatglm3.server.answers import Answers, Question
 from chatglm3.server.engine_thread import EngineThread
@@ -38,6 +39,7 @@ class Core:
         self.max_context = glm.engine.max_context
         self.created = int(time.time())
         self.fingerprint = f"fp_{VERSION.replace('.', '_')}_{str(glm.loaded.dtype).removeprefix('torch.')}"
+        self.grammars = GrammarCompiler(glm.tokenizer)
         self.metrics = Metrics(self.model_name)
         self.thread = EngineThread(
             glm.engine,
@@ -91,6 +93,13 @@ class Core:
     async def _encode(self, encode: Callable[[], T], length: int, param: str) -> T:
         try:
             return await asyncio.to_thread(encode) if length > _LONG_TEXT else encode()
+        except ChatGLM3Error as error:
+            raise refused(error, param) from None
+
+    async def grammar(self, param: str, **form: Any) -> Grammar:
+        """What a reply has to be; the form is GrammarCompiler.reply's. Raises ApiError for a bad schema."""
+        try:
+            return await asyncio.to_thread(self.grammars.reply, **form)
         except ChatGLM3Error as error:
             raise refused(error, param) from None
 

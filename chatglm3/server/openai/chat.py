@@ -11,7 +11,9 @@ from typing import Any, Literal
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
+from chatglm3.engine import Grammar
 from chatglm3.errors import ChatGLM3Error
+from chatglm3.grammar import JSON_OBJECT, Schema
 from chatglm3.prompt import ToolCall, conversation
 from chatglm3.server.answers import Answers, Part, Question
 from chatglm3.server.core import Core
@@ -29,6 +31,7 @@ from chatglm3.server.openai.chat_schema import (
     Function,
     NamedFunction,
     NamedToolChoice,
+    ResponseFormat,
 )
 from chatglm3.server.openai.fields import usage
 from chatglm3.server.openai.logprobs import chat_logprobs
@@ -82,33 +85,66 @@ async def _question(core: Core, body: ChatRequest) -> Question:
     core.check_length(ids, max_tokens, "messages")
     params = body.sampling(
         max_tokens=max_tokens, logprobs=(body.top_logprobs or 0) if body.logprobs else None
-    )
+    ).replace(grammar=await _grammar(core, body, tools))
     return Question(
         ids,
         core.reply_sampling(params),
         stop=body.stops,
         tool_names=frozenset(tool["name"] for tool in tools) if tools else None,
-        one_call=body.parallel_tool_calls is False or body.functions is not None,
+        one_call=_wants_one_call(body),
     )
+
+
+async def _grammar(core: Core, body: ChatRequest, tools: list[dict[str, Any]]) -> Grammar | None:
+    """What the reply has to be, where the request says so."""
+    one_call = _wants_one_call(body)
+    if (name := _forced(body)) is not None:
+        return await core.grammar("tools", tools=[t for t in tools if t["name"] == name], one_call=True)
+    if body.tool_choice == "required":
+        return await core.grammar("tools", tools=tools, one_call=one_call)
+    schema = _answer_schema(body.response_format)
+    if schema is not None:
+        return await core.grammar("response_format", answer=schema, tools=tools, one_call=one_call)
+    strict = any(tool.function.strict for tool in body.tools or ())
+    if tools and (strict or any(function.strict for function in body.functions or ())):
+        return await core.grammar("tools", answer="text", tools=tools, one_call=one_call)
+    return None
+
+
+def _forced(body: ChatRequest) -> str | None:
+    """The one tool that must be called, if the request names one."""
+    if isinstance(body.tool_choice, NamedToolChoice):
+        return body.tool_choice.function.name
+    return body.function_call.name if isinstance(body.function_call, NamedFunction) else None
+
+
+def _wants_one_call(body: ChatRequest) -> bool:
+    return body.parallel_tool_calls is False or body.functions is not None or _forced(body) is not None
+
+
+def _answer_schema(form: ResponseFormat | None) -> Schema | None:
+    """The schema of an answer in JSON; None for an answer in words."""
+    if form is None or form.type == "text":
+        return None
+    return JSON_OBJECT if form.json_schema is None else form.json_schema.schema_
 
 
 def _check_forms(body: ChatRequest) -> None:
     """Refuse fields that contradict each other, and what cannot be guaranteed."""
-    if body.response_format is not None and body.response_format.type != "text":
-        kind = body.response_format.type
-        raise ApiError(400, f"response_format {kind!r} is not supported; use 'text'", param="response_format")
-    if body.tool_choice == "required" or isinstance(body.tool_choice, NamedToolChoice):
-        raise ApiError(
-            400, "a tool call cannot be forced; tool_choice is 'auto' or 'none'", param="tool_choice"
-        )
-    if isinstance(body.function_call, NamedFunction):
-        raise ApiError(
-            400, "a call cannot be forced; function_call is 'auto' or 'none'", param="function_call"
-        )
+    form = body.response_format
+    if form is not None and (form.json_schema is not None) != (form.type == "json_schema"):
+        message = "json_schema goes with the type 'json_schema', and that type needs it"
+        raise ApiError(400, message, param="response_format")
     if body.tools is not None and body.functions is not None:
         raise ApiError(400, "tools and functions are two forms of the same; give one", param="functions")
-    if body.tool_choice == "auto" and not body.tools:
-        raise ApiError(400, "tool_choice is 'auto', and there are no tools", param="tool_choice")
+    if body.tool_choice in ("auto", "required") and not body.tools:
+        raise ApiError(
+            400, f"tool_choice is {body.tool_choice!r}, and there are no tools", param="tool_choice"
+        )
+    functions = body.functions or [tool.function for tool in body.tools or ()]
+    if (forced := _forced(body)) is not None and forced not in [function.name for function in functions]:
+        param = "function_call" if isinstance(body.function_call, NamedFunction) else "tool_choice"
+        raise ApiError(400, f"{forced!r} must be called, and there is no such tool", param=param)
     limits = {body.max_tokens, body.max_completion_tokens} - {None}
     if len(limits) > 1:
         raise ApiError(400, "max_tokens and max_completion_tokens differ; give one", param="max_tokens")

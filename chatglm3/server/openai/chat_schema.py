@@ -96,7 +96,7 @@ class Function(Fields):
     name: Name
     description: str | None = None
     parameters: dict[str, Any] | None = Field(None, description="A JSON schema of type object.")
-    strict: Literal[False] | None = Field(None, description="Calls are not checked against the schema.")
+    strict: bool | None = Field(None, description="true: a call always fits the schema.")
 
 
 class ToolField(Fields):
@@ -119,11 +119,20 @@ class NamedToolChoice(Fields):
     function: NamedFunction
 
 
+class JsonSchema(Fields):
+    """A schema by a name."""
+
+    name: Name
+    description: str | None = None
+    schema_: dict[str, Any] = Field(default_factory=dict, alias="schema")
+    strict: bool | None = Field(None, description="Always observed, strict or not.")
+
+
 class ResponseFormat(Fields):
     """The form of the answer."""
 
     type: Literal["text", "json_object", "json_schema"]
-    json_schema: dict[str, Any] | None = None
+    json_schema: JsonSchema | None = None
 
 
 class ChatRequest(SamplingFields):
