@@ -272,7 +272,7 @@ class _Answer:
             return
         if self._question.is_reply and (
             output.finish_reason == "stop"
-            or output.logprob.token in self._tokenizer.special_ids.values()
+            or output.logprob.token == self._tokenizer.assistant_id
             or (self._read == 0 and not self._tokenizer.token_bytes(output.logprob.token).strip())
         ):
             return  # it is no part of the text: the first line of a reply, or a role

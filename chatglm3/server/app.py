@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from chatglm3.chat import ChatGLM3
 from chatglm3.server import metrics
@@ -81,17 +81,17 @@ def _add_operations(app: FastAPI, core: Core) -> None:
         return Response(core.metrics.page(), media_type=metrics.CONTENT_TYPE)
 
 
-async def _refusal(request: Request, error: Exception) -> JSONResponse:
+async def _refusal(request: Request, error: Exception) -> Response:
     assert isinstance(error, ApiError)
     return error.response()
 
 
-async def _invalid(request: Request, error: Exception) -> JSONResponse:
+async def _invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     return invalid(error.errors(), error.body).response()
 
 
-async def _http_error(request: Request, error: Exception) -> JSONResponse:
+async def _http_error(request: Request, error: Exception) -> Response:
     """Starlette's own: no such route, no such method, a body that cannot be read."""
     assert isinstance(error, HTTPException)
     cause = error.__cause__

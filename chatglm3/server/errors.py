@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from starlette.responses import JSONResponse
+from starlette.responses import Response
 from typing_extensions import TypedDict
 
 from chatglm3.errors import ChatGLM3Error, PromptTooLongError
@@ -60,9 +61,9 @@ class ApiError(Exception):
         kind = _TYPES.get(self.status, "server_error" if self.status >= 500 else "invalid_request_error")
         return {"error": {"message": str(self), "type": kind, "param": self.param, "code": self.code}}
 
-    def response(self) -> JSONResponse:
-        """The error as an answer."""
-        return JSONResponse(self.body(), self.status, self.headers)
+    def response(self) -> Response:
+        """The error as an answer, in ASCII: it may quote half a character that a client sent."""
+        return Response(json.dumps(self.body()), self.status, self.headers, media_type="application/json")
 
 
 class ClientGoneError(Exception):
@@ -94,7 +95,7 @@ def invalid(errors: Sequence[Mapping[str, Any]], body: Any) -> ApiError:
             return ApiError(400, message, code="invalid_body")
     # A value that fits no member of a union has a complaint for each member: take the one that got farthest.
     places = [_field(error, body) for error in errors]
-    rivals = [i for i, place in enumerate(places) if place[:2] == places[0][:2]]
+    rivals = [i for i, error in enumerate(errors) if _group(error) == _group(first)]
     best = max(rivals, key=lambda i: (len(places[i]), not errors[i]["type"].endswith("_type"), -i))
     kind, param = errors[best]["type"], ".".join(places[best]) or None
     if kind == "extra_forbidden":
@@ -106,6 +107,12 @@ def invalid(errors: Sequence[Mapping[str, Any]], body: Any) -> ApiError:
     return ApiError(400, f"{param}: {message}" if param else message, param=param, code="invalid_value")
 
 
+def _group(error: Mapping[str, Any]) -> tuple[str | int, ...]:
+    """The field of the request that a complaint is about, or the item of a list there."""
+    place = tuple(error["loc"])
+    return place[:3] if len(place) > 2 and isinstance(place[2], int) else place[:2]
+
+
 def _field(error: Mapping[str, Any], body: Any) -> list[str]:
     """The path of a complaint in the body, without the names of union members that pydantic puts in."""
     place, node = [], body
@@ -113,6 +120,6 @@ def _field(error: Mapping[str, Any], body: Any) -> list[str]:
         if (isinstance(node, dict) and part in node) or (isinstance(node, list) and isinstance(part, int)):
             node = node[part]
             place.append(str(part))
-    if error["type"] == "missing":
+    if error["type"] in ("missing", "extra_forbidden") and place[-1:] != [str(error["loc"][-1])]:
         place.append(str(error["loc"][-1]))
     return place

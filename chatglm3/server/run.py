@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import sys
 from types import FrameType
 
 import uvicorn
@@ -14,6 +15,10 @@ from chatglm3.server.core import Core
 from chatglm3.server.errors import ApiError
 
 log = logging.getLogger(__name__)
+
+_SWITCH_INTERVAL = 0.0005
+"""Seconds after which a thread lets another one run Python. Each write to a socket gives the interpreter away
+and gets it back from the engine's thread only then: Python's 5 ms would add up to more than the answer."""
 
 _LAST_WORDS = 5
 """Seconds for the last bytes to reach slow clients, once every answer is complete."""
@@ -62,6 +67,7 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start, and say where."""
         self._loop = asyncio.get_running_loop()
+        sys.setswitchinterval(_SWITCH_INTERVAL)
         await super().startup(sockets)
         host, port = self.servers[0].sockets[0].getsockname()[:2]
         url = f"http://{f'[{host}]' if ':' in host else host}:{port}"

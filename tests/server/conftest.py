@@ -65,6 +65,12 @@ def load_tiny(tiny_folder: Path) -> Callable[[], ChatGLM3]:
 
 
 @pytest.fixture(scope="session")
+def alone(load_tiny: Callable[[], ChatGLM3]) -> ChatGLM3:
+    """The same model without a server: an engine that serves belongs to its thread."""
+    return load_tiny()
+
+
+@pytest.fixture(scope="session")
 def server(load_tiny: Callable[[], ChatGLM3]) -> Iterator[LiveServer]:
     """One server for all tests that ask for nothing special."""
     with LiveServer(load_tiny(), Settings(model_names=("tiny", "chatglm3-6b"))) as live:

@@ -115,6 +115,7 @@ async def _questions(core: Core, body: CompletionRequest) -> list[Question]:
     for prompt in _prompts(body):
         ids = await core.text_ids(prompt, "prompt") if isinstance(prompt, str) else prompt
         core.check_length(ids, max_tokens, "prompt")
+        core.check_ids(ids, "prompt")
         questions.append(Question(ids, params, stop=body.stops, is_reply=False))
     return questions
 

@@ -1,0 +1,138 @@
+"""Many clients at once, some of whom leave: nothing is lost, mixed up or left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import resource
+import time
+from dataclasses import dataclass, field
+
+import pytest
+
+from chatglm3 import ChatGLM3
+from chatglm3.engine import SamplingParams
+from chatglm3.prompt import Message, ReplyDecoder, render
+from tests.server.conftest import LiveServer
+
+WORDS = ["hello", "world", "你好", "天气", "Paris", "42", "how are you", "today"]
+
+
+def question(number: int) -> str:
+    rng = random.Random(number)
+    return " ".join(rng.choice(WORDS) for _ in range(rng.randint(1, 40)))
+
+
+def body(number: int, max_tokens: int) -> dict:
+    return {
+        "messages": [{"role": "user", "content": question(number)}],
+        "temperature": 0,
+        "max_tokens": max_tokens,
+        "stream": True,
+    }
+
+
+@dataclass
+class Load:
+    """What the clients of a test saw."""
+
+    port: int
+    max_tokens: int
+    answers: dict[int, str] = field(default_factory=dict)
+    cut: int = 0
+    health: list[float] = field(default_factory=list)
+
+    async def stream(self, number: int, cut_after: int | None) -> None:
+        """One client on a socket of its own; cut_after: chunks after which it is gone without a word."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        data = json.dumps(body(number, self.max_tokens)).encode()
+        writer.write(
+            b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+            b"Connection: close\r\nContent-Length: %d\r\n\r\n%s" % (len(data), data)
+        )
+        assert b" 200 " in await reader.readline()
+        texts, seen = [], 0
+        async for line in reader:
+            if not line.startswith(b"data: {"):
+                continue
+            seen += 1
+            if cut_after is not None and seen > cut_after:
+                writer.transport.abort()  # a reset, as from a killed process
+                self.cut += 1
+                return
+            chunk = json.loads(line.removeprefix(b"data: "))
+            assert "error" not in chunk
+            texts.append(chunk["choices"][0]["delta"].get("content", ""))
+            finished = chunk["choices"][0]["finish_reason"]
+        assert finished in ("stop", "length")
+        writer.close()
+        self.answers[number] = "".join(texts)
+
+    async def watch_health(self) -> None:
+        """Ask for /health, ten times a second."""
+        while True:
+            started = time.perf_counter()
+            reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+            writer.write(b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            assert b"200" in await reader.readline()
+            self.health.append(time.perf_counter() - started)
+            writer.close()
+            await asyncio.sleep(0.1)
+
+    async def run(self, clients: int, seconds: float) -> None:
+        """So many clients, each asking again until the time is over; one in four leaves in the middle."""
+        deadline = time.monotonic() + seconds
+        numbers = iter(range(10**9))
+        rng = random.Random(0)
+
+        async def client() -> None:
+            while time.monotonic() < deadline:
+                number = next(numbers)
+                cut = rng.randint(1, self.max_tokens // 2) if number % 4 == 3 else None
+                await self.stream(number, cut)
+
+        watcher = asyncio.create_task(self.watch_health())
+        await asyncio.gather(*(client() for _ in range(clients)))
+        assert not watcher.done()
+        watcher.cancel()
+
+
+def answers_alone(glm: ChatGLM3, numbers: list[int], max_tokens: int) -> dict[int, str]:
+    """The same questions, one at a time, past the server."""
+    found = {}
+    for number in numbers:
+        ids = render([Message("user", question(number))], glm.tokenizer).ids
+        params = SamplingParams(temperature=0, max_tokens=max_tokens, stop_ids=glm.tokenizer.stop_ids)
+        (completion,) = glm.engine.generate([ids], params)[0]
+        decoder = ReplyDecoder(glm.tokenizer, tool_names=None, interpreter=False)
+        for id in completion.ids:
+            decoder.add(id)
+        found[number] = decoder.finish()[1].content
+    return found
+
+
+def check(server: LiveServer, alone: ChatGLM3, load: Load, most_compared: int) -> None:
+    server.wait_until_idle()
+    assert len(load.answers) > 2 * load.cut > 0
+    numbers = sorted(load.answers)[:most_compared]
+    assert {n: load.answers[n] for n in numbers} == answers_alone(alone, numbers, load.max_tokens)
+
+
+def test_sixteen_streams_of_which_one_in_four_is_cut(server: LiveServer, alone: ChatGLM3) -> None:
+    load = Load(server.port, max_tokens=16)
+    asyncio.run(load.run(clients=16, seconds=2))
+    check(server, alone, load, most_compared=40)
+
+
+@pytest.mark.slow
+def test_sixty_four_streams_for_a_minute(server: LiveServer, alone: ChatGLM3) -> None:
+    asyncio.run(Load(server.port, max_tokens=32).run(clients=64, seconds=5))  # warm
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    load = Load(server.port, max_tokens=32)
+    asyncio.run(load.run(clients=64, seconds=60))
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    assert grown < 30_000  # KiB; the answers kept here are among it
+    load.health.sort()
+    assert load.health[int(len(load.health) * 0.99)] < 0.1
+    check(server, alone, load, most_compared=500)
