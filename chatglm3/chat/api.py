@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 
@@ -15,12 +16,15 @@ from chatglm3.chat.loop import answer
 from chatglm3.chat.replies import Overflow, Replier
 from chatglm3.config import ModelConfig
 from chatglm3.engine import Completion, Engine, SamplingParams
-from chatglm3.errors import InvalidParameterError
+from chatglm3.errors import InvalidParameterError, ToolError
 from chatglm3.loading import LoadedModel, load, make_engine
 from chatglm3.model import ChatGLMModel
 from chatglm3.prompt import Message, conversation
 from chatglm3.tokenizer import StreamingDetokenizer, Tokenizer
 from chatglm3.tools import Approve, Source, Toolbox
+
+if TYPE_CHECKING:
+    from chatglm3.tools.interpreter import Interpreter
 
 Messages: TypeAlias = "str | Message | Mapping[str, Any] | Sequence[Message | Mapping[str, Any]]"
 """A text from the user, one message, or a conversation; dicts may be ChatGLM3's own or OpenAI's."""
@@ -82,6 +86,7 @@ class ChatGLM3:
         *,
         history: Sequence[Message | Mapping[str, Any]] = (),
         tools: Source | Sequence[Source] | None = None,
+        interpreter: Interpreter | bool = False,
         max_rounds: int = 8,
         approve: Approve | None = None,
         sampling: SamplingParams | None = None,
@@ -93,6 +98,7 @@ class ChatGLM3:
             messages,
             history=history,
             tools=tools,
+            interpreter=interpreter,
             max_rounds=max_rounds,
             approve=approve,
             sampling=sampling,
@@ -110,6 +116,7 @@ class ChatGLM3:
         *,
         history: Sequence[Message | Mapping[str, Any]] = (),
         tools: Source | Sequence[Source] | None = None,
+        interpreter: Interpreter | bool = False,
         max_rounds: int = 8,
         approve: Approve | None = None,
         sampling: SamplingParams | None = None,
@@ -123,12 +130,14 @@ class ChatGLM3:
             return; the calls of definitions (`{"name", "description", "parameters"}`, or OpenAI's form) are
             handed out in `Done.tool_calls`. The definitions go into the system message; one is made if there
             is none.
+        interpreter: runs the programs that the model writes for its interpreter, and keeps their variables
+            and files for the next answer; True: one for this answer only.
         max_rounds: how often tools are called before the answer ends as it is (`finish_reason="rounds"`).
         approve: asked before a tool is run that needs approval; without it, such tools are run.
         sampling, overrides: how tokens are chosen; `temperature=0` overrides one field of `sampling`.
         overflow: see `Overflow`. What was left out is counted in `Done.dropped`.
-        Raises InvalidMessageError, InvalidParameterError, ToolError or PromptTooLongError before the first
-        event.
+        Raises InvalidMessageError, InvalidParameterError, ToolError, InterpreterError or PromptTooLongError
+        before the first event.
         """
         started = time.perf_counter()
         params = (sampling or SamplingParams()).replace(**overrides)
@@ -138,12 +147,17 @@ class ChatGLM3:
             )
         given = conversation([*history, *_as_list(messages)])
         toolbox = _toolbox(tools)
-        replier = Replier(self.engine, self.tokenizer, toolbox.definitions, params, overflow)
+        closing: list[Toolbox | Interpreter] = [] if toolbox is tools else [toolbox]
+        if interpreter:
+            toolbox, owned = _with_interpreter(toolbox, interpreter)
+            closing += [toolbox, *owned]
+        system = toolbox.interpreter.definition.get("description") if toolbox.interpreter else None
+        replier = Replier(self.engine, self.tokenizer, toolbox.definitions, params, overflow, system=system)
         prompt = replier.prepare(given)
         events = answer(
             replier, given, prompt, toolbox, max_rounds=max_rounds, approve=approve, started=started
         )
-        return events if toolbox is tools else _closing(toolbox, events)
+        return _closing(closing, events) if closing else events
 
     def generate(self, prompt: str, *, sampling: SamplingParams | None = None, **overrides: Any) -> str:
         """Continue a text, without roles: the way of a base model. Returns the continuation."""
@@ -212,7 +226,26 @@ def _toolbox(tools: Source | Sequence[Source] | None) -> Toolbox:
     return Toolbox() if tools is None else Toolbox(tools)
 
 
-def _closing(toolbox: Toolbox, events: Iterator[Event]) -> Iterator[Event]:
-    """The events, from a toolbox that ends with them."""
-    with toolbox:
+def _with_interpreter(toolbox: Toolbox, given: Interpreter | bool) -> tuple[Toolbox, list[Interpreter]]:
+    """The same tools and an interpreter, and the interpreter if it is for this answer only."""
+    from chatglm3.tools.interpreter import Interpreter, interpreter_tool
+
+    if toolbox.interpreter is not None:
+        raise ToolError("the toolbox has an interpreter; give it there or as `interpreter`, not both")
+    interpreter = Interpreter() if isinstance(given, bool) else given
+    try:
+        runner = interpreter_tool(interpreter)
+    except BaseException:
+        if interpreter is not given:
+            interpreter.close()
+        raise
+    extended = Toolbox(toolbox, timeout=toolbox.timeout, max_chars=toolbox.max_chars, interpreter=runner)
+    return extended, [] if interpreter is given else [interpreter]
+
+
+def _closing(resources: Sequence[Toolbox | Interpreter], events: Iterator[Event]) -> Iterator[Event]:
+    """The events, and with their end that of what was started for them."""
+    with contextlib.ExitStack() as stack:
+        for resource in resources:
+            stack.enter_context(resource)
         yield from events

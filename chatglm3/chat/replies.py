@@ -60,6 +60,8 @@ class Replier:
         definitions: Sequence[Mapping[str, Any]],
         params: SamplingParams,
         overflow: Overflow,
+        *,
+        system: str | None = None,
     ) -> None:
         if params.n != 1:
             raise InvalidParameterError(f"n is {params.n}, but a chat has one answer; ask again for another")
@@ -71,6 +73,7 @@ class Replier:
         # `<|user|>`, `<|observation|>` and eos end a reply, whatever else the caller stops at.
         self._params = params.replace(stop_ids=params.stop_ids | tokenizer.stop_ids)
         self._overflow = overflow
+        self._system = system  # of conversations that have no system message
 
     def prepare(self, messages: list[Message]) -> Prompt:
         """Check and render a conversation. Raises InvalidMessageError or PromptTooLongError."""
@@ -80,7 +83,7 @@ class Replier:
                 f"the conversation ends with a message from {messages[-1].role}; "
                 "the model answers a user or an observation"
             )
-        offered = attach_tools(messages, self._definitions)
+        offered = self._offer(messages)
         kept = self._fit(offered)
         return Prompt(
             render(kept, self._tokenizer).ids, frozenset(_tool_names(offered)), len(offered) - len(kept)
@@ -114,12 +117,18 @@ class Replier:
             newest = max((i for i, message in enumerate(messages) if message.role == "user"), default=0)
             messages = [*(m for m in messages[:1] if m.role == "system"), *messages[max(newest, 1) :]]
         context = self._engine.max_context
-        used = len(render(attach_tools(messages, self._definitions), self._tokenizer).ids)
+        used = len(render(self._offer(messages), self._tokenizer).ids)
         room = max((context - context // 8 - used) // (others + 1) - _MARK_TOKENS, _LEAST_TOKENS)
         ids = self._tokenizer.encode(observation)
         if len(ids) <= room:
             return observation
         return f"{self._tokenizer.decode(ids[:room])}\n[cut here: the context has room for no more]"
+
+    def _offer(self, messages: list[Message]) -> list[Message]:
+        """The conversation with what the model is told of its tools."""
+        if self._system is not None and messages[0].role != "system":
+            messages = [Message("system", self._system), *messages]
+        return attach_tools(messages, self._definitions)
 
     def _fit(self, messages: list[Message]) -> list[Message]:
         """The messages that go into the prompt: all of them, or what `overflow` says."""
