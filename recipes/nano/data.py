@@ -20,17 +20,26 @@ MIX: dict[str, tuple[Generator, float]] = {
 }
 """Kind of conversation -> (generator, share of the conversations)."""
 
+READING_MIX = {"chat": 0.17, "tools": 0.60, "code": 0.23}
+"""The shares in the second stage of training, which is about reading schemas."""
+
 
 def seeded(*key: object) -> random.Random:
     """A random stream of its own for `key`, the same on every machine."""
     return random.Random(zlib.crc32(repr(key).encode()) ^ (len(repr(key)) << 32))
 
 
-def conversation(seed: int, index: int, split: Split = "train", most_tools: int = 5) -> Messages:
-    """Conversation number `index` of the stream with this seed, with no more than `most_tools` tools."""
+def conversation(
+    seed: int, index: int, split: Split = "train", most_tools: int = 5, reading: bool = False
+) -> Messages:
+    """Conversation number `index` of the stream with this seed, with no more than `most_tools` tools.
+
+    reading: as in the second stage of training, see toolchat.conversation().
+    """
     rng = seeded("conversation", seed, index, split)
     lang: Lang = rng.choice(("en", "zh"))
-    generator = rng.choices([g for g, _ in MIX.values()], [share for _, share in MIX.values()])[0]
+    shares = [READING_MIX[kind] if reading else share for kind, (_, share) in MIX.items()]
+    generator = rng.choices([g for g, _ in MIX.values()], shares)[0]
     if generator is toolchat.conversation:
-        return toolchat.conversation(rng, split, lang, most_tools)
+        return toolchat.conversation(rng, split, lang, most_tools, reading)
     return generator(rng, split, lang)

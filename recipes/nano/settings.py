@@ -29,6 +29,8 @@ class Settings:
     """Steps of abstract copying and look-up documents before conversations prevail."""
     ramp: int = 400
     """Steps until the prompts hold up to five tools instead of one or two."""
+    reading_from: int = 850
+    """Steps until tools carry invented names as well and calls prevail."""
     seed: int = 20
     matrix_rate: float = 0.02
     vector_rate: float = 3e-3
@@ -56,7 +58,7 @@ class Settings:
 
 
 SETTINGS = {
-    "cpu": Settings("cpu", 8, 160, 4, 32, 448, conversations_per_step=48, steps=1600, decay=0.55),
+    "cpu": Settings("cpu", 8, 160, 4, 32, 448, conversations_per_step=48, steps=1700, decay=0.5),
     "gpu": Settings(
         "gpu", 10, 256, 8, 32, 640, conversations_per_step=192, steps=8000, decay=0.4, micro_batch=65536
     ),

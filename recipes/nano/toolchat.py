@@ -15,6 +15,7 @@ from recipes.nano.tools import (
     Request,
     Tool,
     call_message,
+    disguised,
     draw_tool,
     leaves,
     observation,
@@ -203,11 +204,21 @@ def _missing(rng: random.Random, tool: Tool, lang: Lang, split: Split) -> Messag
     ]  # fmt: skip
 
 
-def conversation(rng: random.Random, split: Split, lang: Lang, most_tools: int = 5) -> Messages:
-    """A conversation of one to four exchanges with one to `most_tools` tools."""
+def conversation(
+    rng: random.Random, split: Split, lang: Lang, most_tools: int = 5, reading: bool = False
+) -> Messages:
+    """A conversation of one to four exchanges with one to `most_tools` tools.
+
+    reading: give some tools invented names, and make calls more frequent than anything else.
+    """
+    no_tool, missing, talk = (0.78, 0.82, 0.96) if reading else (0.85, 0.90, 0.96)
     schema_lang = _schema_lang(rng, lang)
     count = min(most_tools, rng.choices((1, 2, 3, 4, 5), (32, 26, 30, 8, 4))[0])
     tools = toolbox(rng, split, schema_lang, count)
+    if reading:
+        tools = [disguised(rng, tool) if rng.random() < 0.4 else tool for tool in tools]
+        if len({tool.name for tool in tools}) < len(tools):
+            tools = tools[:1]
     messages = [
         system_message(tools) if rng.random() < 0.85 else system_message(tools, rng.choice(OTHER_SYSTEMS))
     ]
@@ -221,16 +232,18 @@ def conversation(rng: random.Random, split: Split, lang: Lang, most_tools: int =
                 messages += _again(rng, tool, said_in, split)
         elif roll < 0.74 and all(t.only in (None, lang) for t in tools):
             messages += _two_calls(rng, tools, lang, split)
-        elif roll < 0.85:
+        elif roll < no_tool:
             other = draw_tool(rng, split, lang)
             if all(_apart(other, t) for t in tools):
                 messages += [_user(other.ask(rng, lang).text), _assistant(no_tool_answer(tools, lang))]
-        elif roll < 0.90:
+        elif roll < missing:
             messages += _missing(rng, tool, said_in, split)
-        elif roll < 0.96:
+        elif roll < talk and not (reading and roll < 0.9):
             messages += chat.small_talk(rng, split, lang)
-        else:
+        elif roll >= talk:
             messages += chat.facts(rng, split, lang, (0, 1))
+        else:
+            messages += _called(rng, tool, tool.ask(rng, said_in), said_in)
     if len(messages) == 1:
         tool = tools[0]
         said_in = tool.only or lang

@@ -11,7 +11,7 @@ import json
 import random
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from recipes.nano import values, words
@@ -455,6 +455,50 @@ def _nonsense(rng: random.Random, lang: Lang) -> Tool:
     return Tool(
         name, _schema(rng, name, description, slots), tuple(slots), ask, observe, f"{verb} {thing}", lang
     )
+
+
+# ---- disguises ---------------------------------------------------------------------------------------------
+
+
+def _invented_name(rng: random.Random) -> str:
+    """A name that has nothing to do with what it names."""
+    roll = rng.random()
+    if roll < 0.4:
+        return _styled(rng, "_".join(values.syllables(rng, 1, 2) for _ in range(rng.randint(1, 3))))
+    if roll < 0.7:
+        drawn = [
+            rng.choice(part(rng.choice((words.OBJECTS, words.FIELDS)), "train"))[0]
+            for _ in range(rng.randint(1, 3))
+        ]
+        return _styled(rng, "_".join(drawn).replace(" ", "_"))
+    if roll < 0.85:
+        return values.han(rng, 2, 5)
+    return f"{values.syllables(rng, 1, 1)}{rng.choice(('', '_', '-'))}{rng.randint(1, 999)}"
+
+
+def disguised(rng: random.Random, tool: Tool) -> Tool:
+    """The same tool under an invented name, some of its parameters too, so that both must be read in the schema."""
+    name = _invented_name(rng)
+    keys: dict[str, str] = {}
+    for slot in tool.slots:
+        key = _invented_name(rng) if rng.random() < 0.5 else slot.key
+        keys[slot.key] = key if key.replace("_", "a").isalnum() and key not in keys.values() else slot.key
+    schema = {**tool.schema, "name": name}
+    if "params" in schema:
+        schema["params"] = [{**row, "name": keys[row["name"]]} for row in schema["params"]]
+    else:
+        old = schema["parameters"]
+        new = {"properties": {keys[key]: entry for key, entry in old["properties"].items()}}
+        if "required" in old:
+            new["required"] = [keys[key] for key in old["required"]]
+        schema["parameters"] = {**old, **new}
+
+    def ask(rng: random.Random, lang: Lang) -> Request:
+        request = tool.ask(rng, lang)
+        return Request(request.text, {keys[key]: value for key, value in request.arguments.items()})
+
+    slots = tuple(replace(slot, key=keys[slot.key]) for slot in tool.slots)
+    return replace(tool, name=name, schema=schema, slots=slots, ask=ask)
 
 
 # ---- messages ----------------------------------------------------------------------------------------------

@@ -50,13 +50,19 @@ class Documents:
 
     def _example(self, rng: random.Random, step: int, position: int) -> Example:
         s = self.settings
-        share = 0.95 if step < s.opening else max(0.03, 0.5 * (1 - (step - s.opening) / (4 * s.opening)))
+        reading = step >= s.reading_from
+        if step < s.opening:
+            share = 0.95
+        else:
+            share = max(0.08 if reading else 0.03, 0.5 * (1 - (step - s.opening) / (4 * s.opening)))
         if rng.random() < share:
             return self.abstract.draw(rng)
         most_tools = 5 if step > s.ramp else 1 if step < s.ramp // 4 else 3
         index = step * s.conversations_per_step + position
         while True:
-            messages = [Message.from_dict(m) for m in conversation(s.seed, index, "train", most_tools)]
+            messages = [
+                Message.from_dict(m) for m in conversation(s.seed, index, "train", most_tools, reading)
+            ]
             try:
                 return encode(messages, self.tokenizer, s.max_length)
             except PromptTooLongError:
