@@ -488,7 +488,7 @@ def disguised(rng: random.Random, tool: Tool) -> Tool:
         schema["params"] = [{**row, "name": keys[row["name"]]} for row in schema["params"]]
     else:
         old = schema["parameters"]
-        new = {"properties": {keys[key]: entry for key, entry in old["properties"].items()}}
+        new: dict[str, Any] = {"properties": {keys[key]: entry for key, entry in old["properties"].items()}}
         if "required" in old:
             new["required"] = [keys[key] for key in old["required"]]
         schema["parameters"] = {**old, **new}
