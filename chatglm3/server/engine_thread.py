@@ -187,7 +187,10 @@ class EngineThread:
         prompts = [(self.engine.check_request(ids, params), params) for ids, params in prompts]
         answers = sum(params.n for _, params in prompts)
         tokens = sum(len(ids) for ids, _ in prompts)
-        # An empty queue takes anything: what it cannot take now it could not take later.
+        if answers > self._max_queue:
+            message = f"the request asks for {answers} answers, and {self._max_queue} may wait; ask for fewer"
+            raise ApiError(400, message, param="n", code="too_many_answers")
+        # An empty queue takes prompts of any length: what it cannot take now it could not take later.
         if self._queued and (
             self._queued + answers > self._max_queue or self._queued_tokens + tokens > self._max_queue_tokens
         ):

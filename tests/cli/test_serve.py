@@ -1,0 +1,100 @@
+"""`chatglm3 serve` as a process: it starts, answers, and ends when it is told to."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from chatglm3.cli import main
+from chatglm3.cli.serve import KEYS_VARIABLE, api_keys, default_names, parse_size
+from chatglm3.errors import InvalidParameterError
+from tests.tiny import write_tiny_checkpoint
+
+
+def test_it_serves_until_sigterm_and_finishes_what_it_has_begun(tmp_path: Path) -> None:
+    folder = write_tiny_checkpoint(tmp_path / "tiny-model")
+    command = [sys.executable, "-m", "chatglm3", "serve", str(folder), "--port", "0", "--device", "cpu"]
+    environment = os.environ | {KEYS_VARIABLE: "sk-secret", "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(
+        [*command, "--log-format", "json"], env=environment, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stderr is not None
+        logged = []
+        url = ""
+        for line in process.stderr:
+            logged.append(json.loads(line))
+            if found := re.search(r"http://127\.0\.0\.1:\d+", logged[-1]["message"]):
+                url = found[0]
+                break
+        body = {"messages": [{"role": "user", "content": "hello"}], "max_tokens": 400, "stream": True}
+        headers = {"Authorization": "Bearer sk-secret"}
+        with httpx2.Client(base_url=url, headers=headers, trust_env=False, timeout=60) as client:
+            assert client.get("/v1/models").json()["data"][0]["id"] == "tiny-model"
+            with client.stream("POST", "/v1/chat/completions", json=body) as response:
+                lines = response.iter_lines()
+                assert next(lines).startswith("data: ")
+                process.send_signal(signal.SIGTERM)
+                assert list(lines)[-2:] == ["data: [DONE]", ""]
+        assert process.wait(timeout=30) == 0
+        logged += map(json.loads, process.stderr)
+    done = [line for line in logged if line.get("path") == "/v1/chat/completions"]
+    assert done[0]["status"] == 200
+    assert done[0]["completion_tokens"] > 0
+    assert "sk-secret" not in json.dumps(logged)
+
+
+def test_an_address_in_use_is_told_before_anything_is_loaded(capsys: pytest.CaptureFixture[str]) -> None:
+    from chatglm3.server.run import bind
+
+    with bind("127.0.0.1", 0) as bound:
+        bound.listen()
+        port = bound.getsockname()[1]
+        assert main(["serve", "no-such-model", "--port", str(port)]) == 1
+    error = capsys.readouterr().err
+    assert error == f"error: Address already in use (127.0.0.1, port {port})\n"
+
+
+def test_keys_come_from_three_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(KEYS_VARIABLE, "sk-2, sk-3")
+    file = tmp_path / "keys"
+    file.write_text("# of the team\nsk-4  # Anna\n\nsk-1\n", encoding="utf-8")
+    assert api_keys(["sk-1"], str(file)) == ("sk-1", "sk-2", "sk-3", "sk-4")
+    monkeypatch.delenv(KEYS_VARIABLE)
+    assert api_keys([], None) == ()
+    file.write_text("# nobody\n", encoding="utf-8")
+    with pytest.raises(InvalidParameterError, match="no key in it"):
+        api_keys([], str(file))
+
+
+def test_names_and_sizes(tmp_path: Path) -> None:
+    assert default_names("nano") == ["nano"]
+    assert default_names("THUDM/chatglm3-6b") == ["chatglm3-6b", "THUDM/chatglm3-6b"]
+    assert default_names(f"{tmp_path}/") == [tmp_path.name, f"{tmp_path}/"]
+    sizes = [parse_size("--x", text) for text in ("512", "4MB", "1.5 GB", "2g", "8k")]
+    assert sizes == [512, 4 * 2**20, 3 * 2**29, 2**31, 8192]
+    with pytest.raises(InvalidParameterError, match="--max-body is 'big'"):
+        parse_size("--max-body", "big")
+
+
+@pytest.mark.parametrize(
+    ("flags", "complaint"),
+    [
+        (["--max-queue", "0"], "max_queue is 0"),
+        (["--request-timeout", "-1"], "request_timeout is -1"),
+        (["--cache-memory", "lots"], "--cache-memory is 'lots'"),
+        (["--api-key", "a b\n"], "API key"),
+    ],
+)
+def test_settings_that_cannot_be_meant(
+    flags: list[str], complaint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["serve", *flags]) == 2
+    assert complaint in capsys.readouterr().err
