@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,9 +18,10 @@ from chatglm3.chat.replies import Overflow, Replier
 from chatglm3.config import ModelConfig
 from chatglm3.engine import Completion, Engine, SamplingParams
 from chatglm3.errors import InvalidParameterError, ToolError
+from chatglm3.grammar import GrammarCompiler, Schema
 from chatglm3.loading import LoadedModel, load, make_engine
 from chatglm3.model import ChatGLMModel
-from chatglm3.prompt import Message, conversation
+from chatglm3.prompt import INTERPRETER, Message, conversation, tool_definitions
 from chatglm3.tokenizer import StreamingDetokenizer, Tokenizer
 from chatglm3.tools import Approve, Source, Toolbox
 
@@ -80,6 +82,11 @@ class ChatGLM3:
         """The network."""
         return self.loaded.model
 
+    @functools.cached_property
+    def grammars(self) -> GrammarCompiler:
+        """What `strict_tools` and `schema` are compiled with; other grammars go into `SamplingParams`."""
+        return GrammarCompiler(self.tokenizer)
+
     def chat(
         self,
         messages: Messages,
@@ -87,6 +94,8 @@ class ChatGLM3:
         history: Sequence[Message | Mapping[str, Any]] = (),
         tools: Source | Sequence[Source] | None = None,
         interpreter: Interpreter | bool = False,
+        strict_tools: bool = False,
+        schema: Schema | None = None,
         max_rounds: int = 8,
         approve: Approve | None = None,
         sampling: SamplingParams | None = None,
@@ -99,6 +108,8 @@ class ChatGLM3:
             history=history,
             tools=tools,
             interpreter=interpreter,
+            strict_tools=strict_tools,
+            schema=schema,
             max_rounds=max_rounds,
             approve=approve,
             sampling=sampling,
@@ -117,6 +128,8 @@ class ChatGLM3:
         history: Sequence[Message | Mapping[str, Any]] = (),
         tools: Source | Sequence[Source] | None = None,
         interpreter: Interpreter | bool = False,
+        strict_tools: bool = False,
+        schema: Schema | None = None,
         max_rounds: int = 8,
         approve: Approve | None = None,
         sampling: SamplingParams | None = None,
@@ -132,12 +145,14 @@ class ChatGLM3:
             is none.
         interpreter: runs the programs that the model writes for its interpreter, and keeps their variables
             and files for the next answer; True: one for this answer only.
+        strict_tools: a call always fits the parameters of its tool; `chatglm3[grammar]` guarantees it.
+        schema: the answer is JSON that fits this JSON schema, by the same guarantee. The model is not told.
         max_rounds: how often tools are called before the answer ends as it is (`finish_reason="rounds"`).
         approve: asked before a tool is run that needs approval; without it, such tools are run.
         sampling, overrides: how tokens are chosen; `temperature=0` overrides one field of `sampling`.
         overflow: see `Overflow`. What was left out is counted in `Done.dropped`.
-        Raises InvalidMessageError, InvalidParameterError, ToolError, InterpreterError or PromptTooLongError
-        before the first event.
+        Raises InvalidMessageError, InvalidParameterError, GrammarError, ToolError, InterpreterError or
+        PromptTooLongError before the first event.
         """
         started = time.perf_counter()
         params = (sampling or SamplingParams()).replace(**overrides)
@@ -151,6 +166,10 @@ class ChatGLM3:
         if interpreter:
             toolbox, owned = _with_interpreter(toolbox, interpreter)
             closing += [toolbox, *owned]
+        if strict_tools or schema is not None:
+            offered = _callable(given, toolbox)
+            grammar = self.grammars.reply(answer="text" if schema is None else schema, tools=offered)
+            params = params.replace(grammar=grammar)
         system = toolbox.interpreter.definition.get("description") if toolbox.interpreter else None
         replier = Replier(self.engine, self.tokenizer, toolbox.definitions, params, overflow, system=system)
         prompt = replier.prepare(given)
@@ -224,6 +243,13 @@ def _toolbox(tools: Source | Sequence[Source] | None) -> Toolbox:
     if isinstance(tools, Sequence) and not isinstance(tools, str):
         return Toolbox(*tools)
     return Toolbox() if tools is None else Toolbox(tools)
+
+
+def _callable(messages: Sequence[Message], toolbox: Toolbox) -> list[dict[str, Any]]:
+    """Definitions of everything that the model may call."""
+    own = messages[0].tools if messages else None  # the system message may offer tools of its own
+    definitions = tool_definitions([*(own if isinstance(own, list) else ()), *toolbox.definitions])
+    return [*definitions, {"name": INTERPRETER}] if toolbox.interpreter else definitions
 
 
 def _with_interpreter(toolbox: Toolbox, given: Interpreter | bool) -> tuple[Toolbox, list[Interpreter]]:
