@@ -27,6 +27,7 @@ COMMANDS = {
     "info": "a model's shape and the memory it needs",
     "quantize": "write an int8 or int4 copy of a model",
     "download": "fetch a model from a hub",
+    "doctor": "what this machine can do: devices, extras, isolation of the code interpreter",
 }
 
 EXAMPLES = """\

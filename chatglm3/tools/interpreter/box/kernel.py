@@ -61,10 +61,10 @@ def _confine(limits: Limits, config: dict[str, Any]) -> None:
 
 
 def _run(connection_file: str, limits: Limits) -> None:
-    from ipykernel.kernelapp import IPKernelApp
+    from ipykernel import kernelapp
     from traitlets.config import Config
 
-    from .stream import LimitedStream
+    from .stream import LimitedStream, make_publisher
 
     LimitedStream.allow(2 * limits.output_chars)
     config = Config()
@@ -73,7 +73,8 @@ def _run(connection_file: str, limits: Limits) -> None:
     config.InteractiveShell.colors = "nocolor"
     config.InteractiveShell.xmode = "Plain"
     config.HistoryManager.enabled = False
-    app = IPKernelApp.instance(config=config)
+    kernelapp.IOPubThread = make_publisher  # type: ignore[misc, assignment]
+    app = kernelapp.IPKernelApp.instance(config=config)
     app.initialize([])
     assert app.shell is not None
     # IPython 9 keeps a copy of all that is printed, for ever.

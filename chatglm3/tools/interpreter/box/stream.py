@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from ipykernel.iostream import OutStream
+from ipykernel.iostream import IOPubThread, OutStream
 
 _KERNEL = os.getpid()
 
@@ -27,8 +27,7 @@ class LimitedStream(OutStream):
         allowed = string[: LimitedStream.left]
         LimitedStream.left -= len(allowed)
         if os.getpid() != _KERNEL:
-            # ipykernel would use TCP to bring home what a forked process prints; what goes to the descriptors
-            # comes home as well, through a pipe.
+            # See make_publisher. What goes to the descriptors comes home as well, through a pipe.
             os.write(2 if self.name == "stderr" else 1, allowed.encode(errors="replace"))
         elif allowed:
             super().write(allowed)
@@ -43,3 +42,8 @@ class LimitedStream(OutStream):
     def renew(cls, *_: object) -> None:
         """A new cell begins."""
         LimitedStream.left = LimitedStream.most
+
+
+def make_publisher(socket: Any, pipe: bool = False, **options: Any) -> IOPubThread:
+    """An IOPubThread without the TCP port by which forked processes would send home what they print."""
+    return IOPubThread(socket, pipe=False, **options)
