@@ -163,16 +163,21 @@ class _Vocabulary:
         # used; bos, which no answer holds, takes that place.
         self.bos_token_id = None
         self.eos_token_id = tokenizer.bos_id
-        self._line = tokenizer.encode("\n")
+        self._mark = self._unmixable()
+        self._marked = len(tokenizer.encode(self._mark))
 
     def __call__(self, text: str) -> list[int]:
         """The pieces of a text in the middle of another one: without SentencePiece's dummy prefix."""
-        ids = self._tokenizer.encode(
-            "\n" + text
-        )  # a TypeError for bytes is how llguidance learns to send text
-        if ids[: len(self._line)] != self._line:
-            raise GrammarError(f"the tokenizer joins a line break with what follows it: {text!r:.80}")
-        return ids[len(self._line) :]
+        ids = self._tokenizer.encode(self._mark + text)  # a TypeError for bytes tells llguidance to send text
+        return ids[self._marked :]
+
+    def _unmixable(self) -> str:
+        """A character that no piece joins with others, so that what stands behind it is encoded by itself."""
+        for mark in map(chr, range(1, 32)):
+            byte = mark.encode()
+            if all(token == byte for token in self.tokens if byte in token):
+                return mark
+        raise GrammarError("every control character is part of some piece of this tokenizer; use another one")
 
 
 def _first_line(text: str) -> str:

@@ -9,9 +9,8 @@ from hypothesis import strategies as st
 
 from chatglm3.engine import GREEDY, Engine, SamplingParams
 from chatglm3.errors import GrammarError
-from chatglm3.grammar import JSON_OBJECT, GrammarCompiler
+from chatglm3.grammar import JSON_OBJECT
 from chatglm3.prompt import Message, encode_message
-from chatglm3.tokenizer import Tokenizer
 from tests.grammar.test_calls import PARAMETERS, WEATHER, tool_of
 from tests.grammar.walk import closing_ids, follows, read, tiny_compiler, walk
 from tests.tiny import tiny_config, tiny_model
@@ -40,14 +39,6 @@ def test_any_object():
     read_back = [json.loads(tokenizer.decode(ids[:-1])) for ids, ended in answers if ended]
     assert len(read_back) > 20
     assert all(isinstance(answer, dict) for answer in read_back)
-
-
-@pytest.fixture(params=["tiny", "published"])
-def tools(request):
-    if request.param == "tiny":
-        return tiny_compiler()
-    tokenizer = Tokenizer(request.getfixturevalue("fixtures_dir"))
-    return tokenizer, GrammarCompiler(tokenizer)
 
 
 @pytest.mark.parametrize("indent", [None, 2, 4])

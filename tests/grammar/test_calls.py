@@ -8,9 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chatglm3.errors import GrammarError
-from chatglm3.grammar import GrammarCompiler
 from chatglm3.prompt import Message, ToolCall, encode_message
-from chatglm3.tokenizer import Tokenizer
 from tests.grammar.walk import follows, read, tiny_compiler, walk
 
 NAMES = st.sampled_from(["city", "days", "城市", "first-name", "from", "a", "b", "it's", '"', "x y", ""])
@@ -82,14 +80,6 @@ def test_calls_can_be_read_and_fit_their_schema(parameters, seed):
     [call] = reply.tool_calls
     jsonschema.validate(call.arguments, parameters)
     assert ids[-1] in (tokenizer.eos_id, tokenizer.observation_id)
-
-
-@pytest.fixture(params=["tiny", "published"])
-def tools(request):
-    if request.param == "tiny":
-        return tiny_compiler()
-    tokenizer = Tokenizer(request.getfixturevalue("fixtures_dir"))
-    return tokenizer, GrammarCompiler(tokenizer)
 
 
 WEATHER = {
