@@ -180,7 +180,7 @@ def written(call: ToolCall) -> str:
 
 
 def numbers(done: Done) -> str:
-    """What an answer took, in one line."""
+    """What an answer took, in one line, and below it what the reader should know of its end and its prompt."""
     usage = done.usage
     parts = [
         f"{usage.completion_tokens} tokens",
@@ -188,8 +188,9 @@ def numbers(done: Done) -> str:
         f"prompt {usage.prompt_tokens}",
         f"first token after {usage.first_token_seconds:.2f} s",
     ]
+    lines = [" · ".join(parts)]
     if done.finish_reason in ENDINGS:
-        parts.append(ENDINGS[done.finish_reason])
+        lines.append(ENDINGS[done.finish_reason])
     if done.dropped:
-        parts.append(f"the oldest {done.dropped} messages no longer fit the context and were left out")
-    return " · ".join(parts)
+        lines.append(f"the oldest {done.dropped} messages no longer fit the context and were left out")
+    return "\n".join(lines)
