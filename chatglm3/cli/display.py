@@ -180,7 +180,7 @@ def written(call: ToolCall) -> str:
 
 
 def numbers(done: Done) -> str:
-    """What an answer took, in one line, and below it what the reader should know of its end and its prompt."""
+    """What an answer took, in one line; below it, what the reader should know of its end."""
     usage = done.usage
     parts = [
         f"{usage.completion_tokens} tokens",
