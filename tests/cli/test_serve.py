@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import re
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import httpx2
@@ -16,39 +12,27 @@ import pytest
 from chatglm3.cli import main
 from chatglm3.cli.serve import KEYS_VARIABLE, api_keys, default_names, parse_size
 from chatglm3.errors import InvalidParameterError
+from tests.server.process import served
 from tests.tiny import write_tiny_checkpoint
 
 
 def test_it_serves_until_sigterm_and_finishes_what_it_has_begun(tmp_path: Path) -> None:
     folder = write_tiny_checkpoint(tmp_path / "tiny-model")
-    command = [sys.executable, "-m", "chatglm3", "serve", str(folder), "--port", "0", "--device", "cpu"]
-    environment = os.environ | {KEYS_VARIABLE: "sk-secret", "OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(
-        [*command, "--log-format", "json"], env=environment, stderr=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stderr is not None
-        logged = []
-        url = ""
-        for line in process.stderr:
-            logged.append(json.loads(line))
-            if found := re.search(r"http://127\.0\.0\.1:\d+", logged[-1]["message"]):
-                url = found[0]
-                break
-        body = {"messages": [{"role": "user", "content": "hello"}], "max_tokens": 400, "stream": True}
-        headers = {"Authorization": "Bearer sk-secret"}
-        with httpx2.Client(base_url=url, headers=headers, trust_env=False, timeout=60) as client:
+    body = {"messages": [{"role": "user", "content": "hello"}], "max_tokens": 400, "stream": True}
+    headers = {"Authorization": "Bearer sk-secret"}
+    with served(str(folder), **{KEYS_VARIABLE: "sk-secret"}) as server:
+        with httpx2.Client(base_url=server.url, headers=headers, trust_env=False, timeout=60) as client:
             assert client.get("/v1/models").json()["data"][0]["id"] == "tiny-model"
             with client.stream("POST", "/v1/chat/completions", json=body) as response:
                 lines = response.iter_lines()
                 assert next(lines).startswith("data: ")
-                process.send_signal(signal.SIGTERM)
+                server.process.send_signal(signal.SIGTERM)
                 assert list(lines)[-2:] == ["data: [DONE]", ""]
-        assert process.wait(timeout=30) == 0
-        logged += map(json.loads, process.stderr)
-    done = [line for line in logged if line.get("path") == "/v1/chat/completions"]
+        assert server.process.wait(timeout=30) == 0
+    done = [line for line in server.log if line.get("path") == "/v1/chat/completions"]
     assert done[0]["status"] == 200
     assert done[0]["completion_tokens"] > 0
-    assert "sk-secret" not in json.dumps(logged)
+    assert "sk-secret" not in json.dumps(server.log)
 
 
 def test_an_address_in_use_is_told_before_anything_is_loaded(capsys: pytest.CaptureFixture[str]) -> None:
