@@ -34,11 +34,10 @@ def in_mode(patch: pytest.MonkeyPatch, mode: str, limits: Limits = SMALL) -> Int
 @pytest.fixture(scope="module", params=["namespaces", "landlock"])
 def interpreter(request: pytest.FixtureRequest) -> Iterator[Interpreter]:
     """One conversation for all tests of a file: what one test does must not spoil the next."""
-    with pytest.MonkeyPatch.context() as patch:
-        with in_mode(patch, request.param) as found:
-            found.start()
-            found.mode = request.param  # type: ignore[attr-defined]
-            yield found
+    with pytest.MonkeyPatch.context() as patch, in_mode(patch, request.param) as found:
+        found.start()
+        found.mode = request.param  # type: ignore[attr-defined]
+        yield found
 
 
 @pytest.fixture
