@@ -104,6 +104,10 @@ class GrammarCompiler:
         )
         if failed:
             raise GrammarError(f"{what} cannot be guaranteed: {_first_line(messages[0])}")
+        if _counts_keys(schema):
+            raise GrammarError(
+                f"{what} cannot be guaranteed: with 'minProperties' above 1, keys might repeat"
+            )
 
 
 class Grammar:
@@ -178,6 +182,21 @@ class _Vocabulary:
             if all(token == byte for token in self.tokens if byte in token):
                 return mark
         raise GrammarError("every control character is part of some piece of this tokenizer; use another one")
+
+
+def _counts_keys(schema: Any) -> bool:
+    """Whether some part wants more than one property of whatever name: nothing keeps free names apart."""
+    parts = [schema]
+    while parts:
+        part = parts.pop()
+        if isinstance(part, Mapping):
+            least = part.get("minProperties", 0)
+            if isinstance(least, (int, float)) and least > 1:
+                return True
+            parts += part.values()
+        elif isinstance(part, list):
+            parts += part
+    return False
 
 
 def _first_line(text: str) -> str:
