@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import jsonschema
+import openai
 import pytest
+from pydantic import BaseModel, Field
 
 from chatglm3 import ChatGLM3
 from chatglm3.server import Settings
@@ -140,6 +142,24 @@ def test_a_stream_brings_the_same(server: LiveServer) -> None:
             if data.startswith("{"):
                 text += json.loads(data)["choices"][0]["delta"].get("content", "")
     assert text == whole
+
+
+class Person(BaseModel):
+    name: Annotated[str, Field(max_length=5)]
+    age: Annotated[int, Field(ge=0, le=150)]
+    likes: Literal["tea", "coffee"] | None
+
+
+def test_openais_client_parses_answers_and_calls(server: LiveServer) -> None:
+    client = openai.OpenAI(base_url=f"{server.url}/v1", api_key="none")
+    sent = question(server, model="nano", seed=1)
+    answer = client.chat.completions.parse(response_format=Person, **sent).choices[0].message.parsed
+    assert isinstance(answer, Person)
+    called = client.chat.completions.parse(
+        tools=[openai.pydantic_function_tool(Person, name="save")], tool_choice="required", **sent
+    )
+    for call in called.choices[0].message.tool_calls or ():
+        assert isinstance(call.function.parsed_arguments, Person)
 
 
 @pytest.mark.parametrize(
