@@ -21,7 +21,7 @@ MIX: dict[str, tuple[Generator, float]] = {
 """Kind of conversation -> (generator, share of the conversations)."""
 
 READING_MIX = {"chat": 0.17, "tools": 0.60, "code": 0.23}
-"""The shares in the second stage of training, which is about reading schemas."""
+"""The shares in the later stages of training, which are about reading schemas."""
 
 
 def seeded(*key: object) -> random.Random:
@@ -30,16 +30,16 @@ def seeded(*key: object) -> random.Random:
 
 
 def conversation(
-    seed: int, index: int, split: Split = "train", most_tools: int = 5, reading: bool = False
+    seed: int, index: int, split: Split = "train", most_tools: int = 5, stage: int = 0
 ) -> Messages:
     """Conversation number `index` of the stream with this seed, with no more than `most_tools` tools.
 
-    reading: as in the second stage of training, see toolchat.conversation().
+    stage: of the training, see toolchat.conversation().
     """
     rng = seeded("conversation", seed, index, split)
     lang: Lang = rng.choice(("en", "zh"))
-    shares = [READING_MIX[kind] if reading else share for kind, (_, share) in MIX.items()]
+    shares = [READING_MIX[kind] if stage else share for kind, (_, share) in MIX.items()]
     generator = rng.choices([g for g, _ in MIX.values()], shares)[0]
     if generator is toolchat.conversation:
-        return toolchat.conversation(rng, split, lang, most_tools, reading)
+        return toolchat.conversation(rng, split, lang, most_tools, stage)
     return generator(rng, split, lang)

@@ -31,6 +31,8 @@ class Settings:
     """Steps until the prompts hold up to five tools instead of one or two."""
     reading_from: int = 850
     """Steps until tools carry invented names as well and calls prevail."""
+    closing_from: int = 1100
+    """Steps until one tool at a time prevails, with more kinds of values."""
     seed: int = 20
     matrix_rate: float = 0.02
     vector_rate: float = 3e-3
@@ -58,7 +60,7 @@ class Settings:
 
 
 SETTINGS = {
-    "cpu": Settings("cpu", 8, 160, 4, 32, 448, conversations_per_step=48, steps=1700, decay=0.5),
+    "cpu": Settings("cpu", 8, 160, 4, 32, 448, conversations_per_step=48, steps=1660, decay=0.49),
     "gpu": Settings(
         "gpu", 10, 256, 8, 32, 640, conversations_per_step=192, steps=8000, decay=0.4, micro_batch=65536
     ),

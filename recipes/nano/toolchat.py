@@ -115,11 +115,11 @@ def _observed(text: str) -> dict[str, Any]:
     return {"role": "observation", "content": text}
 
 
-def toolbox(rng: random.Random, split: Split, lang: Lang, count: int) -> list[Tool]:
+def toolbox(rng: random.Random, split: Split, lang: Lang, count: int, wide: bool = False) -> list[Tool]:
     """`count` tools about different things; some are chosen to be mistaken for the first."""
-    tools = [draw_tool(rng, split, lang)]
+    tools = [draw_tool(rng, split, lang, wide=wide)]
     while len(tools) < count:
-        other = draw_tool(rng, split, lang, near=tools[0] if rng.random() < 0.4 else None)
+        other = draw_tool(rng, split, lang, near=tools[0] if rng.random() < 0.4 else None, wide=wide)
         if other.name not in [t.name for t in tools] and other.concept not in [t.concept for t in tools]:
             tools.append(other)
     rng.shuffle(tools)
@@ -205,16 +205,19 @@ def _missing(rng: random.Random, tool: Tool, lang: Lang, split: Split) -> Messag
 
 
 def conversation(
-    rng: random.Random, split: Split, lang: Lang, most_tools: int = 5, reading: bool = False
+    rng: random.Random, split: Split, lang: Lang, most_tools: int = 5, stage: int = 0
 ) -> Messages:
     """A conversation of one to four exchanges with one to `most_tools` tools.
 
-    reading: give some tools invented names, and make calls more frequent than anything else.
+    stage: 0 for the beginning of training; 1 gives some tools invented names and makes calls more frequent than
+        anything else; 2 has fewer tools at once, and more kinds of values.
     """
+    reading = stage > 0
     no_tool, missing, talk = (0.78, 0.82, 0.96) if reading else (0.85, 0.90, 0.96)
     schema_lang = _schema_lang(rng, lang)
-    count = min(most_tools, rng.choices((1, 2, 3, 4, 5), (32, 26, 30, 8, 4))[0])
-    tools = toolbox(rng, split, schema_lang, count)
+    shares = (32, 26, 30, 8, 4) if stage < 2 else (56, 24, 18, 1, 1)
+    count = min(most_tools, rng.choices((1, 2, 3, 4, 5), shares)[0])
+    tools = toolbox(rng, split, schema_lang, count, wide=stage > 1)
     if reading:
         tools = [disguised(rng, tool) if rng.random() < 0.4 else tool for tool in tools]
         if len({tool.name for tool in tools}) < len(tools):

@@ -57,8 +57,14 @@ class Tool:
     """The one language in which it can be asked for, where its words have no translation."""
 
 
-def draw_tool(rng: random.Random, split: Split, lang: Lang, near: Tool | None = None) -> Tool:
-    """A tool whose schema is in `lang`. `near` asks for one that is easily mistaken for that tool."""
+def draw_tool(
+    rng: random.Random, split: Split, lang: Lang, near: Tool | None = None, wide: bool = False
+) -> Tool:
+    """A tool whose schema is in `lang`. `near` asks for one that is easily mistaken for that tool.
+
+    wide: give its parameters more kinds of values, such as file names, addresses and sentences.
+    """
+    kinds = _WIDE_KINDS if wide else _FIELD_KINDS
     if near and near.concept.count("/") == 2 and rng.random() < 0.6:
         _, thing, field = near.concept.split("/")
         return _lookup(
@@ -69,7 +75,7 @@ def draw_tool(rng: random.Random, split: Split, lang: Lang, near: Tool | None = 
         return _everyday(rng, split, lang)
     if roll < 0.65:
         return _lookup(rng, split, lang, None, None)
-    return _action(rng, split, lang) if roll < 0.88 else _nonsense(rng, lang)
+    return _action(rng, split, lang, kinds) if roll < 0.88 else _nonsense(rng, lang, kinds)
 
 
 # ---- names and schemas -------------------------------------------------------------------------------------
@@ -260,6 +266,20 @@ _FIELD_KINDS = (
     "numbers",
 )
 
+_WIDE_KINDS = (
+    *_FIELD_KINDS,
+    "file",
+    "file",
+    "email",
+    "url",
+    "phone",
+    "sentence",
+    "topic",
+    "symbol",
+    "food",
+    "room",
+)
+
 
 def _lookup(rng: random.Random, split: Split, lang: Lang, thing: str | None, field: str | None) -> Tool:
     """A tool that tells one field of a thing, as `get_book_price(book)`."""
@@ -351,7 +371,7 @@ _SETTING_EN = (
 _SETTING_ZH = ("{f}{v}", "{f}是{v}", "{f}：{v}", "{f}为{v}", "{f}设为{v}", "{f}用{v}", "以{v}作为{f}")
 
 
-def _action(rng: random.Random, split: Split, lang: Lang) -> Tool:
+def _action(rng: random.Random, split: Split, lang: Lang, kinds: tuple[str, ...]) -> Tool:
     """A tool that does something to a thing with one to three settings, as `create_note(title, color)`."""
     stem, verb_en, verb_zh = rng.choice(part(words.ACTION_VERBS, split))
     o_en, o_zh = rng.choice(part(words.OBJECTS, split))
@@ -373,7 +393,7 @@ def _action(rng: random.Random, split: Split, lang: Lang) -> Tool:
     slots = [
         Slot(
             f_en.replace(" ", "_"),
-            rng.choice(_FIELD_KINDS),
+            rng.choice(kinds),
             rng.choice((f"The {f_en} of the {o_en}", f"{f_en}", f"{o_en} {f_en}", f"the {f_en}"))
             if lang == "en"
             else rng.choice((f"{o_zh}的{f_zh}", f_zh, f"{o_zh}{f_zh}")),
@@ -418,7 +438,7 @@ def _action(rng: random.Random, split: Split, lang: Lang) -> Tool:
     )
 
 
-def _nonsense(rng: random.Random, lang: Lang) -> Tool:
+def _nonsense(rng: random.Random, lang: Lang, kinds: tuple[str, ...]) -> Tool:
     """A tool of invented words: only its schema says what it does."""
 
     def invent() -> str:
@@ -434,7 +454,7 @@ def _nonsense(rng: random.Random, lang: Lang) -> Tool:
             f if rng.random() < 0.6 else f"arg{i + 1}" if rng.random() < 0.3 else values.syllables(rng, 2, 2)
         )
         if key not in [s.key for s in slots]:
-            slots.append(Slot(key, rng.choice(_FIELD_KINDS), f"the {f}" if lang == "en" else f))
+            slots.append(Slot(key, rng.choice(kinds), f"the {f}" if lang == "en" else f))
     description = f"{verb.capitalize()} the {thing}" if lang == "en" else f"{verb}{thing}"
     labels = [s.description.removeprefix("the ") for s in slots]
 

@@ -50,18 +50,18 @@ class Documents:
 
     def _example(self, rng: random.Random, step: int, position: int) -> Example:
         s = self.settings
-        reading = step >= s.reading_from
+        stage = (step >= s.reading_from) + (step >= s.closing_from)
         if step < s.opening:
             share = 0.95
         else:
-            share = max(0.08 if reading else 0.03, 0.5 * (1 - (step - s.opening) / (4 * s.opening)))
+            share = max((0.03, 0.08, 0.2)[stage], 0.5 * (1 - (step - s.opening) / (4 * s.opening)))
         if rng.random() < share:
             return self.abstract.draw(rng)
         most_tools = 5 if step > s.ramp else 1 if step < s.ramp // 4 else 3
         index = step * s.conversations_per_step + position
         while True:
             messages = [
-                Message.from_dict(m) for m in conversation(s.seed, index, "train", most_tools, reading)
+                Message.from_dict(m) for m in conversation(s.seed, index, "train", most_tools, stage)
             ]
             try:
                 return encode(messages, self.tokenizer, s.max_length)
