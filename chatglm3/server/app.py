@@ -14,10 +14,11 @@ from starlette.responses import Response
 
 from chatglm3.chat import ChatGLM3
 from chatglm3.server import metrics
+from chatglm3.server.anthropic import messages
 from chatglm3.server.core import Core
 from chatglm3.server.errors import ApiError, ErrorBody, invalid
 from chatglm3.server.gate import Gate
-from chatglm3.server.openai import chat, completions, embeddings, models
+from chatglm3.server.openai import chat, completions, embeddings, models, responses
 from chatglm3.server.settings import VERSION, Settings
 
 DESCRIPTION = """\
@@ -54,7 +55,7 @@ def create_app(glm: ChatGLM3, settings: Settings | None = None) -> FastAPI:
     app.add_exception_handler(ApiError, _refusal)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http_error)
-    for module in (chat, completions, embeddings, models):
+    for module in (chat, responses, completions, embeddings, models, messages):
         app.include_router(module.routes(core))
     _add_operations(app, core)
     return app
@@ -83,12 +84,12 @@ def _add_operations(app: FastAPI, core: Core) -> None:
 
 async def _refusal(request: Request, error: Exception) -> Response:
     assert isinstance(error, ApiError)
-    return error.response()
+    return error.response(request.url.path)
 
 
 async def _invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    return invalid(error.errors(), error.body).response()
+    return invalid(error.errors(), error.body).response(request.url.path)
 
 
 async def _http_error(request: Request, error: Exception) -> Response:
@@ -106,4 +107,4 @@ async def _http_error(request: Request, error: Exception) -> Response:
         message = f"there is no {request.method} {request.url.path} here; /docs lists what there is"
     elif error.status_code == 405:
         message = f"{request.url.path} does not take {request.method}; /docs lists what it takes"
-    return ApiError(error.status_code, message, code=code, headers=error.headers).response()
+    return ApiError(error.status_code, message, code=code, headers=error.headers).response(request.url.path)

@@ -66,7 +66,7 @@ class Core:
             )
 
     async def reply_ids(
-        self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = ()
+        self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = (), param: str = "messages"
     ) -> list[int]:
         """A conversation as the ids that the model answers. Raises ApiError where it cannot be answered."""
 
@@ -80,7 +80,7 @@ class Core:
                 )
             return render(offered, self.tokenizer).ids
 
-        return await self._encode(encode, sum(len(m.content) for m in messages), "messages")
+        return await self._encode(encode, sum(len(m.content) for m in messages), param)
 
     async def text_ids(self, text: str, param: str, *, prefix: bool = True) -> list[int]:
         """A text as ids, by default with `[gMASK] sop` in front, as a base model continues it."""

@@ -1,15 +1,16 @@
-"""What a client is told when it cannot be served: an HTTP status and a body in OpenAI's form."""
+"""What a client is told when it cannot be served: an HTTP status and a body in the form of its dialect."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from starlette.responses import Response
 from typing_extensions import TypedDict
 
 from chatglm3.errors import ChatGLM3Error, PromptTooLongError
+from chatglm3.server.logs import REQUEST_ID
 
 _TYPES = {
     401: "authentication_error",
@@ -18,6 +19,8 @@ _TYPES = {
     429: "rate_limit_error",
     499: "client_gone",
 }
+_ANTHROPIC_TYPES = _TYPES | {413: "request_too_large", 504: "timeout_error"}
+_ANTHROPIC_PATHS = "/v1/messages"
 
 
 class ErrorDetail(TypedDict):
@@ -36,6 +39,22 @@ class ErrorBody(TypedDict):
     """The body of every answer whose status is 400 or more."""
 
     error: ErrorDetail
+
+
+class AnthropicErrorDetail(TypedDict):
+    """What went wrong."""
+
+    type: str
+    message: str
+    """The field, the value and the remedy, for a person."""
+
+
+class AnthropicErrorBody(TypedDict):
+    """The same in Anthropic's form."""
+
+    type: Literal["error"]
+    error: AnthropicErrorDetail
+    request_id: str | None
 
 
 class ApiError(Exception):
@@ -61,9 +80,22 @@ class ApiError(Exception):
         kind = _TYPES.get(self.status, "server_error" if self.status >= 500 else "invalid_request_error")
         return {"error": {"message": str(self), "type": kind, "param": self.param, "code": self.code}}
 
-    def response(self) -> Response:
-        """The error as an answer, in ASCII: it may quote half a character that a client sent."""
-        return Response(json.dumps(self.body()), self.status, self.headers, media_type="application/json")
+    def anthropic_body(self) -> AnthropicErrorBody:
+        """The error in Anthropic's form, which has no place of its own for the field."""
+        kind = _ANTHROPIC_TYPES.get(
+            self.status, "api_error" if self.status >= 500 else "invalid_request_error"
+        )
+        text = str(self) if self.param is None or self.param in str(self) else f"{self.param}: {self}"
+        return {
+            "type": "error",
+            "error": {"type": kind, "message": text},
+            "request_id": REQUEST_ID.get(),
+        }
+
+    def response(self, path: str = "") -> Response:
+        """The error as an answer to a request for `path`, in ASCII: it may quote half a character."""
+        body = self.anthropic_body() if path.startswith(_ANTHROPIC_PATHS) else self.body()
+        return Response(json.dumps(body), self.status, self.headers, media_type="application/json")
 
 
 class ClientGoneError(Exception):

@@ -68,14 +68,14 @@ class Gate:
             body = await self._body(headers, receive)
             await self.app(scope, _replayed(body, receive), send_with_id)
         except ApiError as error:
-            await error.response()(scope, receive, send_with_id)
+            await error.response(scope["path"])(scope, receive, send_with_id)
         except ClientGoneError:
             status = status or 499
             self._core.metrics.cancelled()
         except Exception:
             log.exception("a request failed")
             if status == 0:
-                await internal().response()(scope, receive, send_with_id)
+                await internal().response(scope["path"])(scope, receive, send_with_id)
         if status >= 400:
             self._core.metrics.rejected(status)
         access.info(

@@ -22,6 +22,7 @@ TOOL: Any = {"name": "get_weather", "description": "Weather of a city", "input_s
 DEFINITION = {"name": "get_weather", "description": "Weather of a city", "parameters": SCHEMA}
 CALL = "get_weather\n ```python\ntool_call(city='Paris')\n```<|observation|>"
 QUESTION: Any = [{"role": "user", "content": "Weather in Paris?"}]
+GREEDY = {"temperature": 0}  # which the client no longer has a name for
 BODY: dict[str, Any] = {"model": "tiny", "max_tokens": 200, "messages": QUESTION}
 
 
@@ -145,7 +146,9 @@ def test_the_events_of_a_stream(server: LiveServer, script: Script) -> None:
         if kind == "start":
             open_block = event["content_block"]["type"]
         elif kind == "delta":
-            assert event["delta"]["type"] == {"text": "text_delta", "tool_use": "input_json_delta"}[open_block]
+            assert (
+                event["delta"]["type"] == {"text": "text_delta", "tool_use": "input_json_delta"}[open_block]
+            )
         else:
             open_block, blocks = None, blocks + 1
     assert (open_block, blocks) == (None, 2)
@@ -162,10 +165,10 @@ def test_stop_sequences(client: Anthropic, script: Script) -> None:
 
 
 def test_an_answer_cut_short_says_by_what(client: Anthropic) -> None:
-    short = client.messages.create(**(BODY | {"max_tokens": 5}), temperature=0)
+    short = client.messages.create(**(BODY | {"max_tokens": 5}), extra_body=GREEDY)
     assert (short.stop_reason, short.usage.output_tokens) == ("max_tokens", 5)
     long: Any = [{"role": "user", "content": "1 " * 480}]
-    full = client.messages.create(model="tiny", max_tokens=100_000, messages=long, temperature=0)
+    full = client.messages.create(model="tiny", max_tokens=10_000, messages=long, extra_body=GREEDY)
     if full.stop_reason != "end_turn":
         usage = full.usage
         assert full.stop_reason == "model_context_window_exceeded"
