@@ -180,15 +180,18 @@ class ChatGLM3:
 
     def generate(self, prompt: str, *, sampling: SamplingParams | None = None, **overrides: Any) -> str:
         """Continue a text, without roles: the way of a base model. Returns the continuation."""
-        return self.generate_batch([prompt], sampling=sampling, **overrides)[0][0].text
+        return "".join(self.stream_text(prompt, sampling=sampling, **overrides))
 
     def generate_batch(
         self, prompts: Sequence[str], *, sampling: SamplingParams | None = None, **overrides: Any
-    ) -> list[list[Continuation]]:
-        """Continue several texts at once: for each prompt its `n` continuations."""
+    ) -> Iterator[list[Continuation]]:
+        """Continue several texts at once: for each prompt, in order, its `n` continuations when complete.
+
+        All prompts are checked now. Closing the iterator stops the model.
+        """
         params = self._completion_sampling(sampling, overrides)
-        results = self.engine.generate([self.completion_ids(prompt) for prompt in prompts], params)
-        return [[Continuation(self._text(c.content_ids), c) for c in completions] for completions in results]
+        results = self.engine.generate_each([self.completion_ids(prompt) for prompt in prompts], params)
+        return ([Continuation(self._text(c.content_ids), c) for c in each] for each in results)
 
     def stream_text(
         self, prompt: str, *, sampling: SamplingParams | None = None, **overrides: Any
@@ -196,7 +199,7 @@ class ChatGLM3:
         """Like `generate`, piece by piece."""
         params = self._completion_sampling(sampling, overrides)
         if params.n != 1:
-            raise InvalidParameterError(f"n is {params.n}, but a stream holds one answer; use generate_batch")
+            raise InvalidParameterError(f"n is {params.n}, but here is one answer; use generate_batch")
         return self._pieces(self.completion_ids(prompt), params)
 
     def completion_ids(self, prompt: str) -> list[int]:

@@ -68,6 +68,7 @@ def run(args: argparse.Namespace) -> int:
         for row, continuations in zip(rows, results):
             completions = [_record(continuation, model.tokenizer) for continuation in continuations]
             output.write(json.dumps({**row, "completions": completions}, ensure_ascii=False) + "\n")
+            output.flush()  # what is complete is kept, whatever interrupts the rest
     return 0
 
 

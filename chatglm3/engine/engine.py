@@ -192,6 +192,17 @@ class Engine:
 
         params: for all prompts, or one for each.
         """
+        return list(self.generate_each(prompts, params))
+
+    def generate_each(
+        self,
+        prompts: abc.Sequence[abc.Sequence[int]],
+        params: SamplingParams | abc.Sequence[SamplingParams] | None = None,
+    ) -> abc.Iterator[list[Completion]]:
+        """Like `generate`, but yields a prompt's completions as soon as they and those before are complete.
+
+        All prompts are checked now. Closing the iterator aborts what is left.
+        """
         if params is None or isinstance(params, SamplingParams):
             params = [params or SamplingParams()] * len(prompts)
         if len(params) != len(prompts):
@@ -199,15 +210,7 @@ class Engine:
                 f"{len(prompts)} prompts have {len(params)} sampling parameters; give one each"
             )
         checked = [self.check_request(ids, own) for ids, own in zip(prompts, params)]  # all or none
-        requests = [self._open(ids, own) for ids, own in zip(checked, params)]
-        try:
-            for request_id in requests:
-                while request_id in self._requests:
-                    self._advance()
-            return [collect(self._inboxes[request_id]) for request_id in requests]
-        finally:
-            for request_id in requests:
-                self._close(request_id)
+        return self._collect_each(checked, params)
 
     @property
     def stats(self) -> Stats:
@@ -370,6 +373,19 @@ class Engine:
         request = self._requests.pop(request_id, None)
         for sequence in request.active if request else ():
             self._scheduler.remove(sequence)
+
+    def _collect_each(
+        self, prompts: list[list[int]], params: abc.Sequence[SamplingParams]
+    ) -> abc.Iterator[list[Completion]]:
+        requests = [self._open(prompt, own) for prompt, own in zip(prompts, params)]
+        try:
+            for request_id in requests:
+                while request_id in self._requests:
+                    self._advance()
+                yield collect(self._inboxes[request_id])
+        finally:
+            for request_id in requests:
+                self._close(request_id)
 
     def _receive(self, prompt: list[int], params: SamplingParams) -> abc.Iterator[TokenOutput]:
         request_id = self._open(prompt, params)

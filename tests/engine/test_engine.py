@@ -472,3 +472,14 @@ def test_stats_add_up(model):
     assert stats.blocks_used + stats.blocks_cached + stats.blocks_free == 40
     assert stats.blocks_cached == 4
     assert stats.steps == 5
+
+
+def test_completions_come_as_soon_as_those_before_them_are_complete() -> None:
+    engine = Engine(tiny_model(), num_blocks=64)
+    short, long = SamplingParams(temperature=0, max_tokens=2), SamplingParams(temperature=0, max_tokens=60)
+    results = engine.generate_each([[1, 2, 3], [4, 5, 6]], [short, long])
+    assert len(next(results)[0].ids) == 2
+    assert engine.stats.running == 1
+    results.close()  # type: ignore[attr-defined]
+    assert engine.stats.blocks_used == 0
+    engine.check()
