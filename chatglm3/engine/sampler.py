@@ -214,11 +214,9 @@ class Sampler:
             mask = plan.states[row].mask
             assert mask is not None
             try:
-                forbidden = torch.from_numpy(mask.take())
+                valid[row] += torch.from_numpy(mask.take()).to(self.device)
             except GenerationError as error:
                 errors[row] = str(error)
-            else:
-                valid[row].masked_fill_(forbidden.to(self.device), -math.inf)
         return errors
 
 
