@@ -8,7 +8,7 @@ import re
 import threading
 import time
 import weakref
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from types import TracebackType
 from typing import Any
 
@@ -52,6 +52,8 @@ class Interpreter:
 
     def __init__(self, limits: Limits | None = None, *, unsafe: bool = False) -> None:
         self.limits = limits or Limits()
+        if wrong := [name for name, value in asdict(self.limits).items() if value <= 0]:
+            raise InterpreterError(f"{wrong[0]} is {getattr(self.limits, wrong[0])}, but must be above 0")
         self._unsafe = unsafe
         self._boxes: list[Box] = []  # one at most; a list, so that `close` need not refer to self
         self._lock = threading.RLock()

@@ -45,4 +45,5 @@ def run(interpreter: Interpreter) -> Iterator[Callable[..., Execution]]:
     """Runs a cell; afterwards the conversation must go on."""
     yield interpreter.execute
     after = interpreter.execute("1 + 1", timeout=20)
-    assert after.status == "ok" and observation(after).endswith("2")
+    assert after.status == "ok"
+    assert observation(after).endswith("2")

@@ -1,4 +1,4 @@
-"""The interpreter in a conversation: programs that the model writes are run, and it reads on from their output."""
+"""The interpreter in a conversation: the model's programs are run, and it reads on from their output."""
 
 from __future__ import annotations
 

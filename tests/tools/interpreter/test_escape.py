@@ -1,7 +1,7 @@
 """Code that wants out, or wants all: each attempt is refused or bounded, and the conversation goes on.
 
-Every cell prints what it got; a test passes only if that is a refusal. The limits are small (see conftest), so
-that a bomb which is not stopped hurts nobody.
+Every cell prints what it got; a test passes only if that is a refusal. The limits are small (see conftest),
+so that a bomb which is not stopped hurts nobody.
 """
 
 from __future__ import annotations
@@ -171,7 +171,8 @@ except OSError as error:
 """
     execution = run(code, timeout=20)
     refused = execution.text("stdout").split()
-    assert refused[0] == "refused" and int(refused[1]) < interpreter.limits.processes
+    assert refused[0] == "refused"
+    assert int(refused[1]) < interpreter.limits.processes
     run("import os\nwhile True:\n    try: os.fork()\n    except OSError: pass", timeout=2)
 
 
@@ -182,7 +183,8 @@ def test_memory_is_bounded(run: Run) -> None:
         "import numpy\nx = numpy.ones(10 * 2**27)",
     ):
         execution = run(code, timeout=30)
-        assert execution.is_error and execution.seconds < 20
+        assert execution.is_error
+        assert execution.seconds < 20
 
 
 def test_memory_of_many_processes_is_bounded(interpreter: Interpreter, run: Run) -> None:
@@ -267,7 +269,6 @@ def test_output_is_bounded(interpreter: Interpreter, run: Run) -> None:
 
 def test_the_parent_can_neither_be_traced_nor_killed(run: Run) -> None:
     pid, supervisor = os.getpid(), os.getppid()
-    libc = "__import__('ctypes').CDLL(None)"
     code = f"""
 import ctypes, os, signal
 libc = ctypes.CDLL(None, use_errno=True)
@@ -283,7 +284,6 @@ for pid in ({pid}, {supervisor}):
 """
     execution = run(code)
     assert set(execution.text("stdout").split()) == {"-1"}, observation(execution)
-    assert libc  # and this process is alive to say so
 
 
 def test_signals_to_everybody_reach_nobody_outside(interpreter: Interpreter, run: Run) -> None:
@@ -300,7 +300,8 @@ def test_links_do_not_lead_out(interpreter: Interpreter, run: Run) -> None:
     outside = Path(tempfile.mkdtemp(), "outside")
     outside.write_text(SECRET)
     run(
-        f"import os; os.symlink({str(outside)!r}, 'soft'); os.symlink('/', 'root'); os.symlink('/etc/shadow', 'shadow')"
+        f"import os; os.symlink({str(outside)!r}, 'soft')\n"
+        "os.symlink('/', 'root'); os.symlink('/etc/shadow', 'shadow')"
     )
     all_refused(
         run,
@@ -362,7 +363,7 @@ def test_background_processes_end_with_their_cell(interpreter: Interpreter, run:
     mark = "97531"
     code = f"""
 import subprocess
-for command in (["sleep", "{mark}"], ["setsid", "sleep", "{mark}"], ["sh", "-c", "nohup setsid sleep {mark} &"]):
+for command in (["sleep", "{mark}"], ["setsid", "sleep", "{mark}"], ["sh", "-c", "setsid sleep {mark} &"]):
     try:
         subprocess.Popen(command)
     except OSError:
@@ -445,7 +446,7 @@ def test_raw_nonsense_on_the_channels_is_survived(run: Run) -> None:
         "session.send(publish, 'stream', {}, ident=b'x'); publish.send_multipart([b'x'] * 50_000)", timeout=20
     )
     run(
-        "import os\nfor fd in range(3, 60):\n    try: os.write(fd, b'garbage' * 1000)\n    except OSError: pass",
+        "import os\nfor fd in range(3, 60):\n    try: os.write(fd, b'x' * 7000)\n    except OSError: pass",
         timeout=2,
     )
 

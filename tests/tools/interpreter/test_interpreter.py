@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 import pytest
 
 from chatglm3.errors import InterpreterError
-from chatglm3.tools.interpreter import Interpreter, observation
+from chatglm3.tools.interpreter import Interpreter, Limits, observation
 from chatglm3.tools.interpreter import interpreter as module
 from chatglm3.tools.interpreter.outputs import clean
 from tests.tools.interpreter.conftest import MB, in_mode
@@ -149,6 +149,11 @@ def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
         pytest.raises(InterpreterError, match=r"no_such_package.*chatglm3\[interpreter\]"),
     ):
         refused.start()
+
+
+def test_limits_must_be_positive() -> None:
+    with pytest.raises(InterpreterError, match="disk_bytes is 0"):
+        Interpreter(Limits(disk_bytes=0))
 
 
 def test_a_timeout_must_be_positive(interpreter: Interpreter) -> None:

@@ -73,7 +73,7 @@ def _run(connection_file: str, limits: Limits) -> None:
     config.InteractiveShell.colors = "nocolor"
     config.InteractiveShell.xmode = "Plain"
     config.HistoryManager.enabled = False
-    kernelapp.IOPubThread = make_publisher  # type: ignore[attr-defined]
+    kernelapp.IOPubThread = make_publisher  # type: ignore[attr-defined, assignment]
     app = kernelapp.IPKernelApp.instance(config=config)
     app.initialize([])
     assert app.shell is not None

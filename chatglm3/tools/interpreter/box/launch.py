@@ -50,9 +50,11 @@ def main() -> None:
     except walls.WallError as error:
         wire.send({"event": "refused", "layers": [asdict(layer) for layer in error.layers]})
         return
+    place = _place(config)
+    os.chdir(place.data)
     wire.send({"event": "built", "layers": [asdict(layer) for layer in builder.layers]})
     if not config["probe"]:
-        Supervisor(wire, alive, _place(config)).serve()
+        Supervisor(wire, alive, place).serve()
 
 
 def _place(config: dict[str, Any]) -> Place:
@@ -64,7 +66,7 @@ def _place(config: dict[str, Any]) -> Place:
         sites=config["sites"],
         code=config["code"],
         data="/mnt/data" if inside else f"{folder}/data",
-        runtime="/run/kernel" if inside else f"{folder}/run",
+        runtime="/run/kernel" if inside else "../run",  # a socket's name has 107 bytes at most
         home="/home/user" if inside else f"{folder}/home",
         readable=[*_readable(config), "/proc/self"],
         writable=[] if folder is None else [folder, *_DEVICES],
@@ -84,7 +86,6 @@ def _enter_namespaces(builder: walls.Builder, config: dict[str, Any], wire: Wire
     builder.need("privileges", namespaces.become_nobody, "none, and no new ones")
     walls.end_with_parent()
     walls.hide_from_code()
-    os.chdir("/mnt/data")
     builder.files(["/"], _WRITABLE, needed=False)
     builder.calls()
 

@@ -38,7 +38,7 @@ class Place:
     data: str
     """The workspace."""
     runtime: str
-    """For the kernel's sockets."""
+    """For the kernel's sockets; a relative path starts at `data`."""
     home: str
     readable: list[str]
     """What Landlock leaves, where it is the wall; writable are the folders above."""
