@@ -67,8 +67,7 @@ def load(
     chosen_device = choose_device(device)
     folder = hub.resolve(str(name), revision=revision, token=token)
     config = ModelConfig.from_folder(folder)
-    quantized = bool(quantize or config.quantization or config.quantization_bit)
-    chosen_dtype = choose_dtype(dtype, chosen_device, config, quantized=quantized)
+    chosen_dtype = choose_dtype(dtype, chosen_device, config, quantize=quantize)
     tokenizer = Tokenizer(folder)
     model = load_model(folder, device=chosen_device, dtype=chosen_dtype, quantize=quantize, config=config)
     prefix = load_prefix(folder, config, device=chosen_device, dtype=chosen_dtype)
@@ -105,11 +104,11 @@ def choose_dtype(
     device: torch.device,
     config: ModelConfig | None = None,
     *,
-    quantized: bool = False,
+    quantize: str | None = None,
 ) -> torch.dtype:
     """The wanted dtype, or the one that is fast for this model on this device.
 
-    quantized: whether the linears are; on a CPU their fast kernel takes bfloat16 only.
+    quantize: the scheme it will be brought into, if any; on a CPU the fast int4 kernel takes bfloat16 only.
     """
     if dtype is not None:
         chosen = DTYPES.get(str(dtype).removeprefix("torch."))
@@ -120,8 +119,10 @@ def choose_dtype(
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
     if device.type == "mps":
         return torch.float16
-    small = config is not None and config.num_parameters < _SMALL_MODEL
-    return torch.float32 if small and not quantized else torch.bfloat16
+    if config is None or config.num_parameters >= _SMALL_MODEL:
+        return torch.bfloat16
+    quantized = quantize or config.quantization or config.quantization_bit
+    return torch.bfloat16 if quantized else torch.float32
 
 
 def free_memory(device: torch.device) -> int:

@@ -22,7 +22,8 @@ SIX_B = ModelConfig(
 def test_a_cpu_runs_small_models_in_float32_and_large_ones_in_bfloat16() -> None:
     assert choose_dtype(None, CPU, tiny_config()) == torch.float32
     assert choose_dtype(None, CPU, SIX_B) == torch.bfloat16
-    assert choose_dtype(None, CPU, tiny_config(), quantized=True) == torch.bfloat16
+    assert choose_dtype(None, CPU, tiny_config(), quantize="int4") == torch.bfloat16
+    assert choose_dtype(None, CPU, tiny_config(quantization={"scheme": "int4"})) == torch.bfloat16
 
 
 def test_the_callers_dtype_is_taken() -> None:
