@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import itertools
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
@@ -51,7 +52,7 @@ class Core:
 
     @property
     def model_name(self) -> str:
-        """What answers give as their model."""
+        """The model's name where a request leaves it open."""
         return self.settings.model_names[0]
 
     def check_model(self, name: str | None) -> None:
@@ -71,7 +72,7 @@ class Core:
         """A conversation as the ids that the model answers. Raises ApiError where it cannot be answered."""
 
         def encode() -> list[int]:
-            offered = attach_tools(messages, tools)
+            offered = attach_tools(_one_system_message(messages), tools)
             check_conversation(offered)
             if offered[-1].role not in ("user", "observation"):
                 raise InvalidMessageError(
@@ -141,3 +142,12 @@ class Core:
     def reply_sampling(self, params: SamplingParams) -> SamplingParams:
         """The same, ending where a reply ends."""
         return params.replace(stop_ids=params.stop_ids | self.tokenizer.stop_ids)
+
+
+def _one_system_message(messages: Sequence[Message]) -> list[Message]:
+    """The system messages at the beginning as one: clients send several, and the model was trained with one."""
+    systems = list(itertools.takewhile(lambda message: message.role == "system", messages))
+    if len(systems) < 2:
+        return list(messages)
+    joined = Message("system", "\n".join(message.content for message in systems))
+    return [joined, *messages[len(systems) :]]

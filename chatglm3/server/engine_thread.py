@@ -32,6 +32,11 @@ Arrival: TypeAlias = tuple[int, TokenOutput]
 """The number of the prompt within its submission, and what is new of one of its answers."""
 
 
+_AT_ONCE = 8
+"""Submissions that get their tokens before the event loop looks at its sockets again: each wakes a task that
+writes to one, and a request that comes in meanwhile must not wait for hundreds of them."""
+
+
 class Submission:
     """One or several prompts under way together. Belongs to the event loop.
 
@@ -145,6 +150,7 @@ class EngineThread:
         self._queued_tokens = 0
         self._last_wait = 1.0
         self._open_jobs = 0
+        self._undelivered: deque[tuple[Submission, list[Arrival], float]] = deque()
         self._idle = asyncio.Event()
         self._idle.set()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -345,9 +351,21 @@ class EngineThread:
         else:
             self._jobs.append((job, done))
 
+    # The event loop again.
+
     def _deliver(self, arrivals: dict[Submission, list[Arrival]], now: float) -> None:
-        for submission, own in arrivals.items():
+        """Hand out what a step gave, a few submissions at a time."""
+        idle = not self._undelivered
+        self._undelivered.extend((submission, own, now) for submission, own in arrivals.items())
+        if idle:
+            self._deliver_some()
+
+    def _deliver_some(self) -> None:
+        for _ in range(min(_AT_ONCE, len(self._undelivered))):
+            submission, own, now = self._undelivered.popleft()
             submission.receive(own, now, self._metrics)
+        if self._undelivered:
+            asyncio.get_running_loop().call_soon(self._deliver_some)
 
     def _call_loop(self, function: Callable[..., object], *args: object) -> None:
         assert self._loop is not None

@@ -16,7 +16,7 @@ class Settings:
     """The limits of a server, its keys, and the names of its model."""
 
     model_names: tuple[str, ...] = ("nano",)
-    """What clients may give as `model`; answers carry the first."""
+    """What clients may give as `model`; the first stands for those that give none."""
     api_keys: tuple[str, ...] = ()
     """Keys that open every route but /health; without any, all routes are open."""
     max_queue: int = 256

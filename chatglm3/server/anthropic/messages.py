@@ -58,7 +58,7 @@ def routes(core: Core) -> APIRouter:
             prompt=[turn.model_dump(exclude_none=True) for turn in body.messages],
         )
         question = await _question(core, body)
-        writer = _Writer(core, clipped=(question.params.max_tokens or 0) < body.max_tokens)
+        writer = _Writer(body.model, clipped=(question.params.max_tokens or 0) < body.max_tokens)
         answers = core.ask([question], request)
         timeout = core.settings.request_timeout
         if body.stream:
@@ -169,12 +169,13 @@ def _assistant(turn: AssistantTurn) -> dict[str, Any]:
 class _Writer:
     """Writes one answer down in Anthropic's form: as events, and from these as a message.
 
+    model: the name that the client knows it by.
     clipped: the context has less room than the request asks for.
     """
 
-    def __init__(self, core: Core, *, clipped: bool) -> None:
+    def __init__(self, model: str, *, clipped: bool) -> None:
         self._clipped = clipped
-        self._model = core.model_name
+        self._model = model
         self._id = f"msg_{uuid.uuid4().hex}"
         self._content: list[Any] = []
         self._text_is_open = False

@@ -193,6 +193,7 @@ class _Writer:
     def __init__(self, core: Core, body: ChatRequest) -> None:
         self._core = core
         self._id = f"chatcmpl-{uuid.uuid4().hex}"
+        self._model = body.model or core.model_name
         self._created = int(time.time())
         self._logprobs = bool(body.logprobs)
         self._usage = body.wants_usage
@@ -205,7 +206,7 @@ class _Writer:
             "id": self._id,
             "object": "chat.completion",
             "created": self._created,
-            "model": self._core.model_name,
+            "model": self._model,
             "choices": [self._choice(part) for part in parts],
             "usage": usage(answers),
             "system_fingerprint": self._core.fingerprint,
@@ -251,7 +252,7 @@ class _Writer:
             "id": self._id,
             "object": "chat.completion.chunk",
             "created": self._created,
-            "model": self._core.model_name,
+            "model": self._model,
             "choices": choices,
             "system_fingerprint": self._core.fingerprint,
         }

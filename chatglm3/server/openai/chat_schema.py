@@ -39,7 +39,7 @@ Content = str | list[TextPart]
 
 
 class SystemMessage(Fields):
-    """What the model is told before the conversation; at most one, and the first."""
+    """What the model is told before the conversation; several, all at the beginning, are joined."""
 
     role: Literal["system", "developer"]
     content: Content

@@ -137,7 +137,7 @@ class _Writer:
             "id": f"cmpl-{uuid.uuid4().hex}",
             "object": "text_completion",
             "created": int(time.time()),
-            "model": core.model_name,
+            "model": body.model or core.model_name,
             "system_fingerprint": core.fingerprint,
         }
         self._prompt_scores: dict[int, CompletionLogprobs] = {}

@@ -94,7 +94,7 @@ def routes(core: Core) -> APIRouter:
         ]
         answer: EmbeddingList = {
             "object": "list",
-            "model": core.model_name,
+            "model": body.model or core.model_name,
             "data": data,
             "usage": {"prompt_tokens": count, "total_tokens": count},
         }

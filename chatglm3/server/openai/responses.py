@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -16,6 +17,8 @@ from chatglm3.server.openai.responses_schema import (
     InputCall,
     InputCallOutput,
     InputMessage,
+    InputText,
+    OutputText,
     ResponseAnswer,
     ResponseRequest,
     TextFormat,
@@ -120,19 +123,15 @@ def _answer_schema(form: TextFormat | None) -> Schema | None:
 
 def _messages(body: ResponseRequest) -> list[dict[str, Any]]:
     """The conversation in OpenAI's chat notation."""
-    system = [] if body.instructions is None else [_text(body.instructions)]
     messages: list[dict[str, Any]] = []
+    if body.instructions is not None:
+        messages.append({"role": "system", "content": body.instructions})
     items = [InputMessage(role="user", content=body.input)] if isinstance(body.input, str) else body.input
     before: Any = None
-    for number, item in enumerate(items):
+    for item in items:
         match item:
-            case InputMessage(role="system" | "developer"):
-                if messages:
-                    message = "messages of the system or a developer come first; move this one to the front"
-                    raise ApiError(400, message, param=f"input.{number}.role")
-                system += _parts(item)
             case InputMessage():
-                messages.append({"role": item.role, "content": _parts(item)})
+                messages.append({"role": item.role, "content": _content(item.content)})
             case InputCall():
                 goes_on = isinstance(before, InputCall) or (
                     isinstance(before, InputMessage) and before.role == "assistant"
@@ -142,16 +141,13 @@ def _messages(body: ResponseRequest) -> list[dict[str, Any]]:
                 function = {"name": item.name, "arguments": item.arguments}
                 messages[-1].setdefault("tool_calls", []).append({"id": item.call_id, "function": function})
             case InputCallOutput():
-                output = item.output if isinstance(item.output, str) else [_text(p.text) for p in item.output]
+                output = _content(item.output)
                 messages.append({"role": "tool", "tool_call_id": item.call_id, "content": output})
         before = item
-    return [{"role": "system", "content": system}, *messages] if system else messages
+    return messages
 
 
-def _parts(message: InputMessage) -> list[dict[str, str]]:
-    texts = [message.content] if isinstance(message.content, str) else [part.text for part in message.content]
-    return [_text(text) for text in texts]
-
-
-def _text(text: str) -> dict[str, str]:
-    return {"type": "text", "text": text}
+def _content(content: str | Sequence[InputText | OutputText]) -> str | list[dict[str, Any]]:
+    if isinstance(content, str):
+        return content
+    return [{"type": "text", "text": part.text} for part in content]

@@ -163,7 +163,7 @@ def _head(core: Core, body: ResponseRequest, params: SamplingParams) -> dict[str
         "id": f"resp_{uuid.uuid4().hex}",
         "object": "response",
         "created_at": int(time.time()),
-        "model": core.model_name,
+        "model": body.model or core.model_name,
         "instructions": body.instructions,
         "max_output_tokens": body.max_output_tokens,
         "metadata": body.metadata or {},
