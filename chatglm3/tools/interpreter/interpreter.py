@@ -240,7 +240,7 @@ def _mode(unsafe: bool) -> str:
         return found.mode
     if unsafe:
         return "unsafe"
-    reasons = "; ".join(f"{found.mode}: {found.reason}" for found in isolations())
+    reasons = "; ".join(f"{found.mode}: {found.reason}" for found in isolations()) or "no way for this system"
     raise InterpreterError(
         f"this machine cannot isolate code ({reasons}); see `chatglm3 doctor`, or let the code run with your "
         "own rights: --unsafe-interpreter, or Interpreter(unsafe=True)"

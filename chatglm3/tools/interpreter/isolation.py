@@ -10,8 +10,8 @@ from chatglm3.tools.interpreter.box.limits import Limits
 from chatglm3.tools.interpreter.box.walls import Layer
 from chatglm3.tools.interpreter.starter import Box, WallsError
 
-MODES = ("namespaces", "landlock")
-"""From the stronger to the weaker; each is isolation. See box/walls.py."""
+MODES = {"linux": ("namespaces", "landlock"), "darwin": ("seatbelt",)}
+"""By platform, from the stronger to the weaker; each is isolation. See box/walls.py."""
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,8 @@ class Isolation:
 
 @functools.cache
 def isolations() -> tuple[Isolation, ...]:
-    """Every way to isolate, tried on this machine; 0.2 seconds each, once per program."""
-    return tuple(map(_try, MODES))
+    """Every way to isolate that this system knows, tried here; 0.2 seconds each, once per program."""
+    return tuple(map(_try, MODES.get(sys.platform, ())))
 
 
 def best_isolation() -> Isolation | None:
@@ -41,8 +41,6 @@ def best_isolation() -> Isolation | None:
 
 
 def _try(mode: str) -> Isolation:
-    if sys.platform != "linux":
-        return Isolation(mode, False, [Layer(mode, False, "only Linux has it")])
     try:
         box = Box(mode, Limits(), probe=True)
     except WallsError as error:

@@ -20,6 +20,7 @@ from chatglm3.tools.interpreter.box.process import BOOT
 from chatglm3.tools.interpreter.box.walls import Layer
 from chatglm3.tools.interpreter.box.wire import Wire, WireError
 from chatglm3.tools.interpreter.folder import make_folder
+from chatglm3.tools.interpreter.seatbelt import SANDBOX_EXEC, profile
 
 _START_SECONDS = 30.0
 _END_SECONDS = 3.0
@@ -41,10 +42,15 @@ class Box:
         self.workspace = f"{self._folder}/data" if self._folder else "/mnt/data"
         ours, theirs = socket.socketpair()
         code = str(Path(__file__).parent)
+        sites = _sites()
+        readable = sorted({*_python_folders(), *sites, code})
+        command = [sys.executable, "-I", "-c", BOOT.format(code=code, module="launch"), str(os.getpid())]
+        if mode == "seatbelt" and self._folder:
+            command = [SANDBOX_EXEC, "-p", profile(readable, os.path.realpath(self._folder)), *command]
         self.wire = Wire(ours)
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-I", "-c", BOOT.format(code=code, module="launch"), str(os.getpid())],
+                command,
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
@@ -56,16 +62,16 @@ class Box:
             theirs.close()
             if lock is not None:
                 os.close(lock)
-        sites = _sites()
         config = {
             "mode": mode,
             "probe": probe,
             "limits": asdict(limits),
             "python": sys.executable,
             "sites": sites,
-            "readable": sorted({*_python_folders(), *sites, code}),
+            "readable": readable,
             "code": code,
             "folder": self._folder,
+            "home": str(Path.home()),
         }
         try:
             self.layers = self._agree(config)

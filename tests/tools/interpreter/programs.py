@@ -27,7 +27,7 @@ FIXED = (
     "import numpy as np\nprint(np.linalg.solve([[3.0, 1.0], [1.0, 2.0]], [9.0, 8.0]).round(6))",
     "import numpy as np\nrng = np.random.default_rng(7)\nrng.integers(0, 100, 8).tolist()",
     "import pandas as pd\npd.DataFrame({'a': [1, 2, 3], 'b': ['x', 'y', 'z']})",
-    "import pandas as pd\nd = pd.DataFrame({'k': list('aab'), 'v': [1, 2, 3]})\nprint(d.groupby('k').v.sum())",
+    "import pandas as pd\nd = pd.DataFrame({'k': list('aab'), 'v': [1, 2, 3]})\nd.groupby('k').v.sum()",
     "import matplotlib.pyplot as plt\nplt.plot([1, 3, 2])\nplt.show()\nprint('drawn')",
     "import matplotlib.pyplot as plt\nfor i in range(3):\n    plt.bar([1, 2], [i, 1])\n    plt.show()",
     "open('a.txt', 'w').write('hello')\nprint(open('a.txt').read())",

@@ -12,6 +12,7 @@ from chatglm3.errors import InterpreterError
 from chatglm3.tools.interpreter import Interpreter, Limits, observation
 from chatglm3.tools.interpreter import interpreter as module
 from chatglm3.tools.interpreter.outputs import clean
+from chatglm3.tools.interpreter.seatbelt import profile
 from tests.tools.interpreter.conftest import MB, in_mode
 
 PLOTS = """
@@ -185,3 +186,11 @@ def test_unsafe_says_so_by_having_no_walls(monkeypatch: pytest.MonkeyPatch) -> N
 )
 def test_text_is_cleaned(raw: str, shown: str) -> None:
     assert clean(raw) == shown
+
+
+def test_the_profile_for_macos_names_folders_safely() -> None:
+    text = profile(["/opt/py thon", '/a"b'], "/private/var/folders/x")
+    assert '(subpath "/opt/py thon")' in text
+    assert '(subpath "/a\\"b")' in text
+    assert text.count("(") == text.count(")")
+    assert "(deny default)" in text

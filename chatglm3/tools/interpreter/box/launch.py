@@ -10,6 +10,7 @@ import shutil
 import signal
 import socket
 import sys
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
@@ -45,6 +46,11 @@ def main() -> None:
                 _enter_namespaces(builder, config, wire)
             case "landlock":
                 _fence_in(builder, config, wire)
+            case "seatbelt":
+                _separate(config, wire)
+                builder.need(
+                    "seatbelt", lambda: _check_seatbelt(config["home"]), "tried: see docs/interpreter.md"
+                )
             case _:
                 _separate(config, wire)
     except walls.WallError as error:
@@ -108,6 +114,23 @@ def _readable(config: dict[str, Any]) -> list[str]:
 def _separate(config: dict[str, Any], wire: Wire) -> None:
     _fork(wire, config["folder"])
     walls.end_with_parent()
+
+
+def _check_seatbelt(home: str) -> None:
+    """Raise OSError unless home, other folders and the network are out of reach."""
+    attempts: list[Callable[[], object]] = [
+        lambda: os.listdir(home),
+        lambda: os.mkdir(f"/private/tmp/chatglm3-{os.getpid()}"),
+        lambda: socket.create_connection(("127.0.0.1", 9), 1),
+    ]
+    for attempt in attempts:
+        try:
+            attempt()
+        except PermissionError:
+            continue
+        except OSError as error:
+            raise OSError(f"not refused, but failed otherwise: {error}") from None
+        raise OSError("the profile does not keep code in")
 
 
 def _fork(wire: Wire, folder: str | None = None) -> None:

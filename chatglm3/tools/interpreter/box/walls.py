@@ -1,12 +1,13 @@
 """The walls of a box, which are put up around the supervisor before it does anything else.
 
-Three modes, of which the program chooses the first that this machine can give:
+Modes, of which the program chooses the first that this machine can give:
 
 namespaces  The code sees a file system, processes, users and a network of its own. Seccomp keeps it from the
             parts of the kernel that break most often; Landlock, where there is one, says the same about files
             once more.
 landlock    No namespaces, as in most containers: Landlock leaves only some folders, seccomp no sockets but
             Unix ones, no other programs or processes, and no signals to others.
+seatbelt    macOS: the box is started by sandbox-exec, and only checks that this holds. See ../seatbelt.py.
 unsafe      No walls; only if the user says so.
 """
 
