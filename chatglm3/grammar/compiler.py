@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 KEPT_GRAMMARS = 128
 """Compiled grammars that a compiler remembers."""
+
+_RANGE = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")
 
 
 class GrammarCompiler:
@@ -104,10 +106,16 @@ class GrammarCompiler:
         )
         if failed:
             raise GrammarError(f"{what} cannot be guaranteed: {_first_line(messages[0])}")
-        if _counts_keys(schema):
-            raise GrammarError(
-                f"{what} cannot be guaranteed: with 'minProperties' above 1, keys might repeat"
-            )
+        for part in _parts(schema):
+            if isinstance(part, int) and abs(part) > 2**53:
+                raise GrammarError(
+                    f"{what} cannot be guaranteed: {part} is beyond 2**53 and would be rounded"
+                )
+            least = part.get("minProperties") if isinstance(part, Mapping) else None
+            if _is_number(least) and least > 1:
+                raise GrammarError(
+                    f"{what} cannot be guaranteed: with 'minProperties' above 1, keys might repeat"
+                )
 
 
 class Grammar:
@@ -184,19 +192,20 @@ class _Vocabulary:
         raise GrammarError("every control character is part of some piece of this tokenizer; use another one")
 
 
-def _counts_keys(schema: Any) -> bool:
-    """Whether some part wants more than one property of whatever name: nothing keeps free names apart."""
-    parts = [schema]
-    while parts:
-        part = parts.pop()
+def _parts(schema: Any) -> Iterator[Any]:
+    """Everything within a schema, but for the ends of ranges, where rounding does little."""
+    waiting = [schema]
+    while waiting:
+        part = waiting.pop()
+        yield part
         if isinstance(part, Mapping):
-            least = part.get("minProperties", 0)
-            if isinstance(least, (int, float)) and least > 1:
-                return True
-            parts += part.values()
+            waiting += (value for key, value in part.items() if key not in _RANGE or not _is_number(value))
         elif isinstance(part, list):
-            parts += part
-    return False
+            waiting += part
+
+
+def _is_number(value: Any) -> TypeGuard[int | float]:
+    return isinstance(value, (int, float))
 
 
 def _first_line(text: str) -> str:

@@ -8,8 +8,10 @@ the two notations agree.
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, TypeAlias
 
 from chatglm3.errors import GrammarError
@@ -27,14 +29,15 @@ _FREE_DEPTH = 4
 _PROPERTIES = 64
 """Bits in which llguidance counts which properties have been written."""
 
-_ANNOTATED = {"$ref", "const", "enum", "anyOf", "oneOf", "allOf"}
+_WHOLE = {"$ref", "const", "enum", "anyOf", "oneOf", "allOf"}
+"""Each of these says all there is to say about a value, so that nothing may stand beside it."""
 _BY_TYPE = {
     "string": {"minLength", "maxLength", "pattern", "format"},
     "number": {"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"},
     "array": {"items", "prefixItems", "minItems", "maxItems"},
     "object": {"properties", "required", "additionalProperties"},
 }
-_VALIDATORS = _ANNOTATED.union({"type"}, *_BY_TYPE.values())
+_VALIDATORS = _WHOLE.union({"type"}, *_BY_TYPE.values())
 _UNSUPPORTED = {"patternProperties", "minProperties", "maxProperties", "additionalItems"}
 """What llguidance takes in JSON, and this module has no rule for."""
 
@@ -124,14 +127,14 @@ class _Translator:
             schema = self._target(schema["$ref"])
         if not isinstance(schema, Mapping) or not _has_type({}, schema.get("type")):
             raise GrammarError(f"the parameters of a tool are an object's schema, not {_short(schema)}")
-        combined = sorted(_ANNOTATED & set(schema))
+        combined = sorted(_WHOLE & set(schema))
         if combined:
             raise GrammarError(
                 f"the parameters of a tool have {combined[0]!r} at the top, besides properties"
             )
         self._check(schema)
         try:
-            members = self._properties(schema, 0)
+            members = self._properties(schema, depth=0)
             if not members and schema.get("additionalProperties"):  # any names at all, if it says so
                 return self._grammar.rule(self._map(schema["additionalProperties"], 0))
             if all(is_keyword_name(name) for name, _, _ in members):
@@ -159,12 +162,12 @@ class _Translator:
                     values = [schema[keyword]] if keyword == "const" else schema[keyword]
                     return self._one_of([_literal(v) for v in values if _has_type(v, schema.get("type"))])
                 case "anyOf" | "oneOf" | "allOf":  # llguidance has seen that a oneOf's choices are disjoint
-                    return self._any_of([(option, depth) for option in schema[keyword]])
+                    return self._any_of(partial(self._value, option, depth) for option in schema[keyword])
         types = schema.get("type") or [t for t, words in _BY_TYPE.items() if words & set(schema)]
         if not types:
             return self._anything(_FREE_DEPTH)
         kinds = [types] if isinstance(types, str) else types
-        return self._any_of([(kind, depth) for kind in kinds], schema)
+        return self._any_of(partial(self._typed, kind, schema, depth) for kind in kinds)
 
     def _check(self, schema: Mapping[str, Any]) -> None:
         """Refuse what no rule below would guarantee. Unknown keywords are annotations by the standard."""
@@ -173,7 +176,7 @@ class _Translator:
             raise GrammarError(
                 f"{unsupported[0]!r} cannot be guaranteed in the arguments of a call: {_short(schema)}"
             )
-        combined = [keyword for keyword in schema if keyword in _ANNOTATED]
+        combined = [keyword for keyword in schema if keyword in _WHOLE]
         if not combined:
             return
         allowed = {combined[0], "type"} if combined[0] in ("const", "enum") else {combined[0]}
@@ -189,16 +192,12 @@ class _Translator:
                 f"write one schema for all: {_short(schema)}"
             )
 
-    def _any_of(self, options: Sequence[tuple[Any, int]], typed: Mapping[str, Any] | None = None) -> str:
-        """A rule for all options that can be satisfied: schemas, or the types of one schema."""
+    def _any_of(self, options: Iterable[Callable[[], str]]) -> str:
+        """A rule for whichever of the options can be satisfied."""
         found = []
-        for option, depth in options:
-            try:
-                found.append(
-                    self._value(option, depth) if typed is None else self._typed(option, typed, depth)
-                )
-            except _UnsatisfiableError:
-                continue
+        for option in options:
+            with contextlib.suppress(_UnsatisfiableError):
+                found.append(option())
         return self._one_of(found)
 
     def _one_of(self, options: Sequence[str]) -> str:

@@ -89,6 +89,15 @@ def test_white_space_ends(tools):
         assert longest < 40
 
 
+def test_the_range_of_64_bits_is_taken():
+    tokenizer, compiler = tiny_compiler()
+    schema = {"type": "integer", "minimum": 0, "maximum": 2**63 - 1}
+    for form in ({"answer": schema}, {"tools": [tool_of(schema)]}):
+        ids, ended = walk(compiler.reply(**form, one_call=True), tokenizer, 1)
+        assert ended
+        assert len(ids) < 100
+
+
 def test_an_answer_or_a_call():
     tokenizer, compiler = tiny_compiler()
     tool = tool_of({"type": "boolean"})
