@@ -122,6 +122,45 @@ def add_sampling(parser: argparse.ArgumentParser) -> None:
         group.add_argument(flag, type=parameter.kind, metavar=metavar, help=parameter.help)
 
 
+def add_tools(parser: argparse.ArgumentParser) -> None:
+    """What the model may call: --tools, --mcp, --mcp-config, --interpreter, and how it is watched."""
+    group = parser.add_argument_group("tools")
+    group.add_argument(
+        "--tools",
+        metavar="NAMES",
+        action="extend",
+        type=lambda text: [name.strip() for name in text.split(",") if name.strip()],
+        default=[],
+        help="'builtin', built-in tools by name, my_tools.py with @tool functions, or definitions in a YAML "
+        "or JSON file, whose calls you answer; several with commas",
+    )
+    group.add_argument(
+        "--mcp",
+        metavar="SERVER",
+        action="append",
+        default=[],
+        help="a command or a URL; repeatable",
+    )
+    group.add_argument(
+        "--mcp-config",
+        metavar="FILE",
+        action="append",
+        default=[],
+        help="a JSON file with mcpServers; repeatable",
+    )
+    group.add_argument("--interpreter", action="store_true", help="run the model's Python, isolated")
+    group.add_argument(
+        "--unsafe-interpreter",
+        action="store_true",
+        help="the same, with your own rights where this machine cannot isolate it",
+    )
+    group.add_argument("--strict-tools", action="store_true", help="hold every call to its tool's parameters")
+    group.add_argument("--yes", action="store_true", help="run tools that write or run without asking")
+    group.add_argument(
+        "--images", metavar="FOLDER", default="chatglm3-images", help="where pictures go (chatglm3-images)"
+    )
+
+
 def sampling_params(args: argparse.Namespace, **more: Any) -> SamplingParams:
     """The sampling that the flags ask for; what is not given keeps the engine's default."""
     from chatglm3.engine import SamplingParams

@@ -4,22 +4,33 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import signal
 import sys
 import termios
-import threading
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO, TypeAlias
 
-from chatglm3.cli.arguments import add_model, add_sampling, describe, load, read_stdin, sampling_params
+from chatglm3.cli.arguments import (
+    add_model,
+    add_sampling,
+    add_tools,
+    describe,
+    load,
+    read_stdin,
+    sampling_params,
+)
 from chatglm3.errors import ChatGLM3Error, InvalidMessageError
 
 if TYPE_CHECKING:
-    from types import FrameType
-
-    from chatglm3.chat import ChatGLM3
+    from chatglm3.chat import Event
     from chatglm3.cli.conversation import Conversation
     from chatglm3.cli.display import Display
+    from chatglm3.cli.tools import Stop
+
+Ask: TypeAlias = "Callable[..., Iterator[Event]]"
+"""ChatGLM3.stream, with the tools given."""
 
 EPILOG = """\
 At the terminal, each message gets an answer; /help lists what else can be typed, among it
@@ -28,12 +39,20 @@ Ctrl-D leaves.
 
 When something is piped in, all of it is one message, and the answer is all that is printed.
 With --json the answer is one JSON object a line: {"event": "text", "text": ...} for each piece,
-{"event": "call", "name": ..., "arguments": ...} for a tool call, and at the end
-{"event": "done", "content": ..., "finish_reason": "stop" | "length", "usage": ...} with all of it.
+{"event": "call", "name": ..., "arguments": ...} or {"event": "code", "code": ...} for a tool call,
+{"event": "image", "mime_type": ..., "data": base64} and {"event": "result", "name": ..., "content": ...,
+"is_error": ..., "seconds": ...} for what it gave, and at the end {"event": "done", "content": ...,
+"finish_reason": "stop" | "length" | "rounds", "usage": ...} with all of it.
+
+Before a tool writes or runs something you are asked. Where nobody can be asked, in a pipe or with --json,
+such a call is refused, and the model is told; --yes lets all run. The tools of an MCP server count as
+such, unless it says that they only read. What tools print goes to standard error.
 
 examples:
   chatglm3 chat
   chatglm3 chat chatglm3-6b --quantize int4 --system "Answer in one sentence."
+  chatglm3 chat --tools builtin,my_tools.py --interpreter
+  chatglm3 chat --mcp "npx -y @modelcontextprotocol/server-filesystem ." --mcp-config mcp.json
   echo 你好 | chatglm3 chat
   chatglm3 chat --json --temperature 0 < question.txt | tail -n 1"""
 
@@ -44,6 +63,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_model(parser, default="nano")
     parser.add_argument("--system", metavar="TEXT", help="the system prompt")
     parser.add_argument("--json", action="store_true", help="answer in JSON, one object a line")
+    add_tools(parser)
     add_sampling(parser)
 
 
@@ -53,47 +73,63 @@ def run(args: argparse.Namespace) -> int:
     question = "" if interactive else read_stdin()
     if not interactive and not question.strip():
         raise InvalidMessageError("there is no question: nothing came in through standard input")
-    if interactive:
-        print(f"loading {args.model} ...", end="\r", flush=True)
     sampling = sampling_params(args)
-    model = load(args)
 
-    from chatglm3.cli.conversation import Conversation
+    from chatglm3.cli.tools import Person, Stop, open_tools, own_stdout, refuse
 
-    conversation = Conversation(sampling, args.system)
-    if interactive:
-        _talk(model, conversation)
-    else:
-        display = _display(args.json)
-        for event in model.stream(question, history=conversation.messages, sampling=sampling):
-            display.show(event)
+    stop, person = Stop(), Person() if interactive else None
+    with open_tools(args, stop, person.observe if person else None) as tools:
+        if interactive:
+            print(f"loading {args.model} ...", end="\r", flush=True)
+        model = load(args)
+
+        from chatglm3.cli.conversation import Conversation
+
+        conversation = Conversation(sampling, args.system, tools.interpreter)
+        approve = person.approve if person else refuse
+        ask = functools.partial(
+            model.stream,
+            tools=tools.toolbox,
+            strict_tools=args.strict_tools,
+            approve=None if args.yes else approve,
+        )
+        if interactive:
+            loaded = model.loaded
+            dtype = str(loaded.dtype).removeprefix("torch.")
+            print(f"{loaded.name} on {loaded.device}, {dtype}. /help explains, Ctrl-D leaves.")
+            if offered := str(tools):
+                print(f"tools: {offered}")
+            _talk(ask, conversation, stop, _display(args, sys.stdout))
+        else:
+            with own_stdout() as output:
+                display = _display(args, output)
+                for event in ask(question, history=conversation.messages, sampling=sampling):
+                    display.show(event)
     return 0
 
 
-def _display(as_json: bool) -> Display:
-    """How answers are shown on this standard output."""
+def _display(args: argparse.Namespace, file: TextIO) -> Display:
+    """How answers are shown."""
     from rich.console import Console
 
     from chatglm3.cli.display import JsonDisplay, PlainDisplay, TerminalDisplay
+    from chatglm3.cli.images import ImageFolder
 
-    if as_json:
-        return JsonDisplay(sys.stdout)
-    console = Console(highlight=False)
+    if args.json:
+        return JsonDisplay(file)
+    images = ImageFolder(Path(args.images).expanduser())
+    console = Console(file=file, highlight=False)
     if console.is_terminal and not console.is_dumb_terminal:
-        return TerminalDisplay(console)
-    return PlainDisplay(sys.stdout)
+        return TerminalDisplay(console, images)
+    return PlainDisplay(file, images)
 
 
-def _talk(model: ChatGLM3, conversation: Conversation) -> None:
+def _talk(ask: Ask, conversation: Conversation, stop: Stop, display: Display) -> None:
     """Read, answer, until the person leaves."""
     from chatglm3.cli.conversation import LeaveError
     from chatglm3.cli.line_editor import LineEditor
 
-    display = _display(as_json=False)
     editor = LineEditor()
-    loaded = model.loaded
-    dtype = str(loaded.dtype).removeprefix("torch.")
-    print(f"{loaded.name} on {loaded.device}, {dtype}. /help explains, Ctrl-D leaves.")
     while True:
         try:
             line = editor.read()
@@ -101,7 +137,7 @@ def _talk(model: ChatGLM3, conversation: Conversation) -> None:
                 continue
             said = conversation.command(line)
             if said is None:
-                _answer(model, conversation, line.strip(), display)
+                _answer(ask, conversation, line.strip(), stop, display)
             else:
                 print(said)
         except KeyboardInterrupt:
@@ -112,57 +148,48 @@ def _talk(model: ChatGLM3, conversation: Conversation) -> None:
             print(f"error: {describe(error)}")
 
 
-def _answer(model: ChatGLM3, conversation: Conversation, question: str, display: Display) -> None:
+def _answer(ask: Ask, conversation: Conversation, line: str, stop: Stop, display: Display) -> None:
     """Answer one message. The conversation goes on with the answer, or with the part before a Ctrl-C."""
     from chatglm3.chat import Done
-    from chatglm3.prompt import Message, TextDelta
+    from chatglm3.cli.conversation import Unfinished
 
-    said: list[str] = []
-    with _stoppable() as stop:
-        events = model.stream(
-            question, history=conversation.messages, sampling=conversation.sampling, overflow="drop"
-        )
+    question = conversation.uploads + line
+    unfinished = Unfinished(question)
+    with _stoppable(stop):
+        events = ask(question, history=conversation.messages, sampling=conversation.sampling, overflow="drop")
         try:
             for event in events:
                 display.show(event)
                 if isinstance(event, Done):
-                    conversation.messages = event.history
+                    conversation.messages, conversation.uploads = event.history, ""
                     return
-                if isinstance(event, TextDelta):
-                    said.append(event.text)
-                if stop.is_set():
+                unfinished.add(event)
+                if stop.is_wanted:
                     break
         except KeyboardInterrupt:
             pass
         finally:
             events.close()  # type: ignore[attr-defined]
     display.stopped()
-    if said:
-        exchange = [Message("user", question), Message("assistant", "".join(said))]
-        conversation.messages = [*conversation.messages, *exchange]
+    if unfinished.messages:
+        conversation.messages, conversation.uploads = [*conversation.messages, *unfinished.messages], ""
 
 
 @contextlib.contextmanager
-def _stoppable() -> Iterator[threading.Event]:
-    """Ctrl-C sets the event, so that the engine finishes its step; a second one raises KeyboardInterrupt.
+def _stoppable(stop: Stop) -> Iterator[None]:
+    """Ctrl-C stops an answer and not the program.
 
     What is typed meanwhile is not echoed into the answer; it waits for the next prompt.
     """
-    stop = threading.Event()
-
-    def interrupt(signum: int, frame: FrameType | None) -> None:
-        if stop.is_set():
-            raise KeyboardInterrupt
-        stop.set()
-
-    previous = signal.signal(signal.SIGINT, interrupt)
+    stop.is_wanted = False
+    previous = signal.signal(signal.SIGINT, stop.interrupt)
     terminal = sys.stdin.fileno()
     modes = termios.tcgetattr(terminal)
     silent = [*modes]
     silent[3] &= ~termios.ECHO
     termios.tcsetattr(terminal, termios.TCSADRAIN, silent)
     try:
-        yield stop
+        yield
     finally:
         termios.tcsetattr(terminal, termios.TCSADRAIN, modes)
         signal.signal(signal.SIGINT, previous)

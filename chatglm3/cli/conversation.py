@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import re
 from collections.abc import Callable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
-from chatglm3.chat import load_transcript, save_transcript
-from chatglm3.cli.arguments import SAMPLING, did_you_mean, parse_parameter
+from chatglm3.chat import Event, load_transcript, save_transcript
+from chatglm3.cli.arguments import SAMPLING, did_you_mean, parse_parameter, size
 from chatglm3.engine import SamplingParams
 from chatglm3.errors import ChatGLM3Error
-from chatglm3.prompt import Message
+from chatglm3.prompt import INTERPRETER, CallEnd, Message, TextDelta, ToolCall
+from chatglm3.tools import ToolResult
+
+if TYPE_CHECKING:
+    from chatglm3.tools.interpreter import Interpreter
 
 KEYS = """\
 Enter sends. For several lines: Alt+Enter, a backslash at the end of a line,
@@ -26,9 +32,14 @@ class LeaveError(Exception):
 class Conversation:
     """The messages so far and how the next one is sampled."""
 
-    def __init__(self, sampling: SamplingParams, system: str | None = None) -> None:
+    def __init__(
+        self, sampling: SamplingParams, system: str | None = None, interpreter: Interpreter | None = None
+    ) -> None:
         self.sampling = sampling
         self.messages: list[Message] = []
+        self.uploads = ""
+        """What the next message begins with, so that the model knows of new files."""
+        self._interpreter = interpreter
         if system:
             self._set_system(system)
 
@@ -74,6 +85,33 @@ class Conversation:
         self.messages = load_transcript(path)
         return f"{len(self.messages)} messages loaded from {path}"
 
+    def _upload(self, file: str) -> str:
+        path = _path(file, "/upload FILE")
+        from chatglm3.tools.interpreter import announce_upload
+
+        data = path.read_bytes()
+        inside = self._running().upload(path.name, data)
+        self.uploads += announce_upload(inside, len(data))
+        return f"{inside} ({size(len(data))}); the model is told with your next message"
+
+    def _files(self, _: str) -> str:
+        files = self._running().files()
+        return "\n".join(f"{size(file.size):>10}  {file.path}" for file in files) or "there are no files"
+
+    def _fetch(self, file: str) -> str:
+        if not file:
+            raise ChatGLM3Error("name a file: /fetch FILE; /files lists them")
+        data = self._running().fetch(file)
+        path = Path(PurePosixPath(file).name)
+        with path.open("xb") as copy:  # over nothing that is here already
+            copy.write(data)
+        return f"{path.absolute()} ({size(len(data))})"
+
+    def _running(self) -> Interpreter:
+        if self._interpreter is None:
+            raise ChatGLM3Error("there is no code interpreter here; start with --interpreter")
+        return self._interpreter
+
     def _clear(self, _: str) -> str:
         self.messages = self.messages[:1] if self._has_system() else []
         return "the conversation starts afresh"
@@ -87,6 +125,45 @@ class Conversation:
     def _set_system(self, text: str) -> None:
         rest = self.messages[1:] if self._has_system() else self.messages
         self.messages = [Message("system", text), *rest] if text else list(rest)
+
+
+class Unfinished:
+    """What an answer has come to when it is stopped: `add` every event, and take `messages`."""
+
+    def __init__(self, question: str) -> None:
+        self._question = Message("user", question)
+        self._said: list[str | int] = []  # text, and the index of a call
+        self._calls: dict[int, Message] = {}
+        self._results: dict[int, str] = {}
+
+    def add(self, event: Event) -> None:
+        """Note an event."""
+        match event:
+            case TextDelta():
+                self._said.append(event.text)
+            case CallEnd(call=ToolCall() as call):
+                self._call(event.index, Message.call(call))
+            case CallEnd(code=str() as code):
+                self._call(event.index, Message("assistant", f"```python\n{code}\n```", metadata=INTERPRETER))
+            case ToolResult():
+                self._results[event.index] = event.content
+
+    @property
+    def messages(self) -> list[Message]:
+        """The question and the answer so far, each call with an observation; nothing if nothing was said."""
+        messages = [self._question]
+        for text, parts in itertools.groupby(self._said, key=lambda part: isinstance(part, str)):
+            if text:
+                messages.append(Message("assistant", "".join(str(part) for part in parts)))
+                continue
+            for index in parts:
+                result = self._results.get(int(index), "Error: the user stopped this call")
+                messages += [self._calls[int(index)], Message("observation", result)]
+        return messages if len(messages) > 1 else []
+
+    def _call(self, index: int, message: Message) -> None:
+        self._said.append(index)
+        self._calls[index] = message
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,6 +181,9 @@ COMMANDS = {
     "set": Command("/set NAME VALUE", "change a sampling parameter; /set alone shows all", Conversation._set),
     "save": Command("/save FILE", "write the conversation as JSON", Conversation._save),
     "load": Command("/load FILE", "go on with a saved conversation", Conversation._load),
+    "upload": Command("/upload FILE", "give the code interpreter a file", Conversation._upload),
+    "files": Command("/files", "list the code interpreter's files", Conversation._files),
+    "fetch": Command("/fetch FILE", "copy one of them to this folder", Conversation._fetch),
     "clear": Command("/clear, clear", "forget the conversation, keep the system prompt", Conversation._clear),
     "exit": Command("/exit, stop", "leave", Conversation._exit),
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import sys
 from dataclasses import asdict
 from typing import Any, Protocol, TextIO
 
@@ -11,7 +12,7 @@ from rich.console import Console
 from rich.text import Text
 
 from chatglm3.chat import Done, Event, ToolImage, Usage
-from chatglm3.cli.arguments import size
+from chatglm3.cli.images import ImageFolder, drawn
 from chatglm3.cli.markdown import LiveRegion, MarkdownStream, printable, render
 from chatglm3.prompt import CallBegin, CallDelta, CallEnd, TextDelta, ToolCall
 from chatglm3.tools import ToolResult
@@ -35,10 +36,11 @@ class Display(Protocol):
 
 
 class TerminalDisplay:
-    """Streaming Markdown; a tool call folded into one line, code as code; a line of numbers below."""
+    """Streaming Markdown; a call folded into one line, its result into a few; numbers below."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, images: ImageFolder) -> None:
         self._console = console
+        self._images = images
         self._text = MarkdownStream(console)
         self._region = LiveRegion(console)
         self._call_name = ""
@@ -62,11 +64,12 @@ class TerminalDisplay:
             case CallEnd(code=str() as code):
                 self._region.commit(render(self._console, f"````python\n{code}\n````"))
             case CallEnd():
-                self._region.commit([self._line(f"→ {event.problem}")])
+                self._region.commit([self._line(f"→ {' '.join((event.problem or '').split())}")])
             case ToolImage():
-                self._region.commit([self._line(f"← {event.image.mime_type}, {size(len(event.image.data))}")])
+                self._console.file.write(drawn(event.image))
+                self.note(self._images.keep(event.image))
             case ToolResult():
-                self._region.commit([self._line(f"← {event.content}")])
+                self._region.commit([self._line(line) for line in folded(event)])
             case Done():
                 self._text.finish()
                 self.note(numbers(event))
@@ -83,18 +86,22 @@ class TerminalDisplay:
 
     def _line(self, text: str) -> str:
         """One line of the terminal's width, dim."""
-        folded = Text(printable(" ".join(text.split())), style="dim")
-        folded.truncate(self._console.width - 1, overflow="ellipsis")
+        line = Text(printable(text).expandtabs(4), style="dim")
+        line.truncate(self._console.width - 1, overflow="ellipsis")
         with self._console.capture() as captured:
-            self._console.print(folded, end="", soft_wrap=True)
+            self._console.print(line, end="", soft_wrap=True)
         return captured.get()
 
 
 class PlainDisplay:
-    """The text as it is and calls that wait for an answer, for pipes and for terminals without a cursor."""
+    """The text as it is and calls that wait for an answer, for pipes and for terminals without a cursor.
 
-    def __init__(self, file: TextIO) -> None:
+    A terminal is told of calls and their results as well.
+    """
+
+    def __init__(self, file: TextIO, images: ImageFolder) -> None:
         self._file = file
+        self._images = images
         self._at_line_start = True
 
     def show(self, event: Event) -> None:
@@ -102,14 +109,25 @@ class PlainDisplay:
         match event:
             case TextDelta():
                 self._write(event.text)
+            case CallBegin():
+                self._end_line()
+            case CallEnd(call=ToolCall() as call) if self._file.isatty():
+                self._write(f"→ {written(call)}\n")
+            case CallEnd(code=str() as code) if self._file.isatty():
+                self._write(f"{code}\n")
+            case ToolImage():
+                print(self._images.keep(event.image), file=self._file if self._file.isatty() else sys.stderr)
+            case ToolResult() if self._file.isatty():
+                self._write("".join(f"{line}\n" for line in folded(event)))
+            case Done() if self._file.isatty():
+                self._end_line()
+                self._write(f"{numbers(event)}\n")
             case Done():
                 self._end_line()
                 for call in event.tool_calls:
                     self._write(f"{written(call)}\n")
                 if event.code is not None:
                     self._write(f"{event.code}\n")
-                if self._file.isatty():
-                    self._write(f"{numbers(event)}\n")
 
     def stopped(self) -> None:
         """End an answer that was stopped before its `Done`."""
@@ -147,7 +165,13 @@ class JsonDisplay:
                 data = base64.b64encode(event.image.data).decode()
                 self._write(event="image", mime_type=event.image.mime_type, data=data)
             case ToolResult():
-                self._write(event="result", name=event.name, content=event.content, is_error=event.is_error)
+                self._write(
+                    event="result",
+                    name=event.name,
+                    content=event.content,
+                    is_error=event.is_error,
+                    seconds=round(event.seconds, 4),
+                )
             case Done():
                 calls = [{"name": call.name, "arguments": call.arguments} for call in event.tool_calls]
                 self._write(
@@ -177,6 +201,19 @@ def _usage(usage: Usage) -> dict[str, float]:
 def written(call: ToolCall) -> str:
     """A call in one line: `get_weather(city='北京')`."""
     return f"{call.name}({', '.join(f'{name}={value!r}' for name, value in call.arguments.items())})"
+
+
+def folded(result: ToolResult) -> list[str]:
+    """How a call ended, the first lines of what it gave, and how many were left out."""
+    lines = [line for line in result.content.splitlines() if line.strip()]
+    shown = [f"{'✗' if result.is_error else '✓'} {result.name} · {result.seconds:.1f} s"]
+    shown += [f"  {line}" for line in lines[:_RESULT_LINES]]
+    if len(lines) > _RESULT_LINES:
+        shown.append(f"  … lines left out: {len(lines) - _RESULT_LINES}")
+    return shown
+
+
+_RESULT_LINES = 4
 
 
 def numbers(done: Done) -> str:

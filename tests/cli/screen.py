@@ -73,11 +73,19 @@ class Screen:
 class Terminal:
     """The `chatglm3` command in a terminal of its own, driven by a test."""
 
-    def __init__(self, *words: object, home: Path, width: int = 80, height: int = 24, **env: str) -> None:
+    def __init__(
+        self,
+        *words: object,
+        home: Path,
+        width: int = 80,
+        height: int = 24,
+        module: str = "chatglm3",
+        **env: str,
+    ) -> None:
         self._master, slave = pty.openpty()
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "chatglm3", *map(str, words)],
+            [sys.executable, "-m", module, *map(str, words)],
             stdin=slave,
             stdout=slave,
             stderr=slave,
