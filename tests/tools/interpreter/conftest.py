@@ -16,6 +16,12 @@ SMALL = Limits(memory_bytes=400 * MB, disk_bytes=32 * MB, processes=64, output_c
 """Enough for a kernel with numpy, little enough that no bomb hurts the machine that tests."""
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Minutes of conversations are run on demand."""
+    if item.get_closest_marker("slow") and "slow" not in item.config.option.markexpr:
+        pytest.skip("takes minutes: run it with -m slow")
+
+
 def works(mode: str) -> Isolation:
     """The isolation of this mode; skips the test if this machine has it not."""
     found = {isolation.mode: isolation for isolation in isolations()}[mode]
