@@ -62,7 +62,7 @@ class TerminalDisplay:
             case CallEnd(call=ToolCall() as call):
                 self._region.commit([self._line(f"→ {written(call)}")])
             case CallEnd(code=str() as code):
-                self._region.commit(render(self._console, f"````python\n{code}\n````"))
+                self._region.commit(render(self._console, f"````python\n{printable(code)}\n````"))
             case CallEnd():
                 self._region.commit([self._line(f"→ {' '.join((event.problem or '').split())}")])
             case ToolImage():

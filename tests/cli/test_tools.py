@@ -307,6 +307,23 @@ def test_files_go_to_the_interpreter_and_come_back(model_folder: Path, folder: P
     assert kept[2]["content"] == "6"
 
 
+def test_an_interpreter_without_walls_is_refused_and_asked_about(
+    scripted_run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("ipykernel")
+    for module in ("chatglm3.tools.interpreter", "chatglm3.tools.interpreter.interpreter"):
+        monkeypatch.setattr(f"{module}.best_isolation", lambda: None)
+    refused = scripted_run("--interpreter", replies=["\n Hi."])
+    assert (refused.code, refused.out) == (1, "")
+    assert "--unsafe-interpreter" in refused.err
+    for words, observed in [([], "Error: the user does not allow this call"), (["--yes"], "42")]:
+        replies = ["interpreter\n```python\nprint(6 * 7)\n```", "\n 42."]
+        events = lines(scripted_run("--json", "--unsafe-interpreter", *words, replies=replies))
+        assert events[0] == {"event": "code", "code": "print(6 * 7)"}
+        (result,) = [event for event in events if event["event"] == "result"]
+        assert result["content"].startswith(observed)
+
+
 def test_a_result_is_folded() -> None:
     long = ToolResult(0, "look", None, "\n".join(f"line {i}" for i in range(20)), seconds=0.25)
     assert folded(long) == [
