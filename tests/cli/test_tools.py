@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -70,17 +71,12 @@ async def wait() -> str:
     import asyncio
     await asyncio.sleep(600)
 '''
-TRACK = """
-- name: track
-  description: Track a parcel
-  parameters: {type: object, properties: {number: {type: string}}, required: [number]}
-"""
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     (tmp_path / "my_tools.py").write_text(MY_TOOLS, encoding="utf-8")
-    (tmp_path / "track.yaml").write_text(TRACK, encoding="utf-8")
+    shutil.copy(ROOT / "examples" / "track.yaml", tmp_path)
     return tmp_path
 
 
