@@ -145,7 +145,7 @@ class Core:
 
 
 def _one_system_message(messages: Sequence[Message]) -> list[Message]:
-    """The system messages at the beginning as one: clients send several, and the model was trained with one."""
+    """Those at the beginning joined: clients send several, and the model was trained with one."""
     systems = list(itertools.takewhile(lambda message: message.role == "system", messages))
     if len(systems) < 2:
         return list(messages)
