@@ -30,8 +30,20 @@ _CHINESE = {
     "answers from the output": "根据运行结果作答",
 }
 _COLUMNS = {
-    "en": {"greedy": "greedy", "sampled": "T 0.8, top_p 0.8", "int8": "int8", "int4": "int4"},
-    "zh": {"greedy": "贪心", "sampled": "采样 T 0.8、top_p 0.8", "int8": "int8", "int4": "int4"},
+    "en": {
+        "familiar": "familiar wording",
+        "greedy": "greedy",
+        "sampled": "T 0.8, top_p 0.8",
+        "int8": "int8",
+        "int4": "int4",
+    },
+    "zh": {
+        "familiar": "见过的说法",
+        "greedy": "贪心",
+        "sampled": "采样 T 0.8、top_p 0.8",
+        "int8": "int8",
+        "int4": "int4",
+    },
 }
 
 
@@ -40,9 +52,11 @@ def table(result: dict[str, Any], lang: Lang) -> str:
     names = _COLUMNS[lang]
     count, few = result["cases_per_row"], result["cases_per_row_quantized"]
     head = (
-        f"Right replies in percent, English / Chinese; {count} held-out cases a cell, {few} in the quantized columns."
+        f"Right replies in percent, English / Chinese; {count} cases a cell, {few} in the quantized columns. "
+        "All are held out but those of the first column: there the wordings and everyday tools are those of the training "
+        "data, and the values are not."
         if lang == "en"
-        else f"正确率（%），英文 / 中文；每格 {count} 个留出案例，量化列每格 {few} 个。"
+        else f"正确率（%），英文 / 中文；每格 {count} 个案例，量化列每格 {few} 个。除第一列外均为留出案例；第一列的说法和日常工具在训练数据中出现过，数值没有。"
     )
     lines = [head, "", "| | " + " | ".join(names.values()) + " |", "|---" * (len(names) + 1) + "|"]
     for category in CATEGORIES:

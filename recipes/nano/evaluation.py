@@ -92,6 +92,8 @@ def report(folder: Path, settings: Settings, split: Split, count: int) -> dict[s
     tables = {"greedy": table(model, tokenizer, split, count, greedy)}
     print("temperature 0.8, top_p 0.8")
     tables["sampled"] = table(model, tokenizer, split, count, sampled)
+    print("greedy, wordings and tools of the training data with other values")
+    tables["familiar"] = table(model, tokenizer, "train", count, greedy)
     if split != "heldout":
         return {"tables": tables}
     few = max(count // 2, 1)

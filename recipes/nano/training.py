@@ -60,9 +60,7 @@ class Documents:
         most_tools = 5 if step > s.ramp else 1 if step < s.ramp // 4 else 3
         index = step * s.conversations_per_step + position
         while True:
-            messages = [
-                Message.from_dict(m) for m in conversation(s.seed, index, "train", most_tools, stage)
-            ]
+            messages = [Message.from_dict(m) for m in conversation(s.seed, index, "train", most_tools, stage)]
             try:
                 return encode(messages, self.tokenizer, s.max_length)
             except PromptTooLongError:
