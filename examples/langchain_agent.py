@@ -11,6 +11,7 @@ import urllib.request
 import xml.etree.ElementTree as ET
 
 from langchain.agents import create_agent
+from langchain.agents.middleware import ModelCallLimitMiddleware
 from langchain_openai import ChatOpenAI
 
 from chatglm3.prompt import ToolCall
@@ -45,9 +46,10 @@ def search_arxiv(query: str) -> str:
 
 def main(base_url: str = "http://127.0.0.1:8000/v1", model: str = "nano") -> None:
     chat = ChatOpenAI(model=model, base_url=base_url, api_key="none", temperature=0, max_tokens=200)  # type: ignore[arg-type,call-arg]
-    agent = create_agent(chat, [calculator, get_weather, search_arxiv])
+    limit = ModelCallLimitMiddleware(run_limit=4, exit_behavior="end")  # a small model may call for ever
+    agent = create_agent(chat, [calculator, get_weather, search_arxiv], middleware=[limit])
     for question in QUESTIONS:
-        result = agent.invoke({"messages": [{"role": "user", "content": question}]}, {"recursion_limit": 10})
+        result = agent.invoke({"messages": [{"role": "user", "content": question}]})
         for message in result["messages"]:
             calls = [f"→ {call['name']} {call['args']}" for call in getattr(message, "tool_calls", [])]
             print(f"{message.type}: {message.text}", *calls)

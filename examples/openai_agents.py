@@ -6,6 +6,7 @@ import sys
 
 from agents import (
     Agent,
+    MaxTurnsExceeded,
     ModelSettings,
     OpenAIResponsesModel,
     Runner,
@@ -31,7 +32,11 @@ def main(base_url: str = "http://127.0.0.1:8000/v1", model: str = "nano") -> Non
         model=OpenAIResponsesModel(model, AsyncOpenAI(base_url=base_url, api_key="none")),
         model_settings=ModelSettings(temperature=0, max_tokens=200),
     )
-    result = Runner.run_sync(agent, "What is the weather in Paris?", max_turns=4)
+    try:
+        result = Runner.run_sync(agent, "What is the weather in Paris?", max_turns=4)
+    except MaxTurnsExceeded as error:  # a small model may call for ever
+        print(error)
+        return
     for item in result.new_items:
         print(item.type)
     print(result.final_output)
