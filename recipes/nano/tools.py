@@ -8,6 +8,7 @@ its fields, and nonsense words (so that nothing but reading the schema can help)
 from __future__ import annotations
 
 import json
+import keyword
 import random
 import re
 from collections.abc import Callable
@@ -32,6 +33,10 @@ class Slot:
     kind: str
     description: str
     required: bool = True
+
+    def __post_init__(self) -> None:
+        if keyword.iskeyword(self.key):  # `tool_call(from='x')` is not Python
+            object.__setattr__(self, "key", self.key + "_")
 
 
 @dataclass(frozen=True)
@@ -320,7 +325,7 @@ def _lookup(rng: random.Random, split: Split, lang: Lang, thing: str | None, fie
             rng, rng.choice(part(_LOOKUP_EN if ask_lang == "en" else _LOOKUP_ZH, split)), ask_lang
         )
         text = template.format(f=f[ask_lang], o=o[ask_lang], v=value)
-        return _polite(rng, split, text, {key: value}, ask_lang)
+        return _polite(rng, split, text, {slots[0].key: value}, ask_lang)
 
     result_kind = rng.choice(_FIELD_KINDS)
 
@@ -502,7 +507,8 @@ def disguised(rng: random.Random, tool: Tool) -> Tool:
     keys: dict[str, str] = {}
     for slot in tool.slots:
         key = _invented_name(rng) if rng.random() < 0.5 else slot.key
-        keys[slot.key] = key if key.replace("_", "a").isalnum() and key not in keys.values() else slot.key
+        usable = key.isidentifier() and not keyword.iskeyword(key) and key not in keys.values()
+        keys[slot.key] = key if usable else slot.key
     schema = {**tool.schema, "name": name}
     if "params" in schema:
         schema["params"] = [{**row, "name": keys[row["name"]]} for row in schema["params"]]

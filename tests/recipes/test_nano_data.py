@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from chatglm3.prompt import Message
+from chatglm3.prompt import Message, ReplyParser
 from chatglm3.tokenizer import Tokenizer
 from chatglm3.train.encode import encode
 from recipes.nano import chat, code, domains, tools, values, words
@@ -44,7 +44,7 @@ def _lists() -> Iterator[tuple[str, tuple[Any, ...]]]:
     """Every list from which wordings and words are drawn."""
     for module in (words, chat, code, tools):
         for name, value in vars(module).items():
-            if isinstance(value, tuple) and len(value) >= 7 and name != "_FIELD_KINDS":
+            if isinstance(value, tuple) and len(value) >= 7 and not name.endswith("_KINDS"):
                 yield f"{module.__name__}.{name}", value
             elif isinstance(value, dict):
                 for key, entry in value.items():
@@ -114,6 +114,20 @@ def test_calls_carry_the_users_own_words() -> None:
             for value in arguments.values():
                 if isinstance(value, str) and value not in ("on", "off"):
                     assert value in case.messages[-1]["content"]
+
+
+def test_every_call_in_the_data_is_read_by_the_parser() -> None:
+    calls = 0
+    for stage in (0, 1, 2):
+        for index in range(400):
+            for message in conversation(6, index, "train", 5, stage):
+                if message.get("metadata") and message["metadata"] != "interpreter":
+                    parser = ReplyParser([message["metadata"]])
+                    parser.feed(f"{message['metadata']}\n {message['content']}")
+                    _, reply = parser.finish()
+                    assert [call.name for call in reply.tool_calls] == [message["metadata"]], message
+                    calls += 1
+    assert calls > 500
 
 
 def test_generated_code_prints_what_the_data_says() -> None:

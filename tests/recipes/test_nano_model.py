@@ -87,9 +87,7 @@ def test_it_calls_a_tool_and_answers_from_the_result(ask: Ask, text: str, city: 
     assert "17" in answer.content
 
 
-@pytest.mark.parametrize(
-    ("text", "printed"), [("What is 23*47?", "1081"), ("计算[3, 5, 10]的平均值", "6.0")]
-)
+@pytest.mark.parametrize(("text", "printed"), [("What is 23*47?", "1081"), ("计算[3, 5, 10]的平均值", "6.0")])
 def test_it_writes_code_that_computes(ask: Ask, text: str, printed: str) -> None:
     reply = ask({"role": "system", "content": SYSTEMS[0]}, user(text))
     assert reply.code is not None
