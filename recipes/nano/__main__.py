@@ -61,7 +61,7 @@ def main(argv: list[str] | None = None) -> int:
         from recipes.nano import evaluation
 
         evaluation.report(args.model, settings, args.split, args.count)
-    if args.stage in ("card", "all"):
+    if args.stage == "card" or (args.stage == "all" and args.model.resolve() == PACKAGE_DATA):
         from recipes.nano.card import fill_cards
 
         fill_cards(args.model)
