@@ -85,10 +85,13 @@ def build_root(readable: Iterable[str], disk_bytes: int) -> None:
     os.mkdir("/tmp" + _OLD)
     syscalls.pivot_root("/tmp", "/tmp" + _OLD)
     os.chdir("/")
-    for path in dict.fromkeys([*_SYSTEM, *sorted(readable)]):
+    for path in _SYSTEM:
         _show(path, path)
     _make_devices()
     _make_writable(disk_bytes)
+    # Last, for a Python environment may lie below /tmp or /home/user, which have just been covered.
+    for path in sorted(set(readable)):
+        _show(path, path)
     os.mkdir("/proc")
     syscalls.mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC)
     Path("/etc").mkdir(exist_ok=True)
