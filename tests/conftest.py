@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,9 @@ from hypothesis import settings
 
 # Tiny tensors are slower on several threads; read when PyTorch is first imported, which no test has done yet.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# What is started in the background of a shell ignores Ctrl-C, and so would all that the tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A busy machine is not a failure; where a red run stops others, the examples are the same each time.
 settings.register_profile("chatglm3", deadline=None, derandomize=bool(os.environ.get("CI")))
