@@ -16,13 +16,12 @@ without the network when all files are there.
 from __future__ import annotations
 
 import difflib
-import json
 import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from chatglm3.errors import CheckpointError, ModelNotFoundError
+from chatglm3.errors import ModelNotFoundError
 
 if TYPE_CHECKING:
     from huggingface_hub.errors import HfHubHTTPError
@@ -189,34 +188,3 @@ def _from_modelscope(
 
 def _first_line(error: Exception) -> str:
     return str(error).strip().partition("\n")[0]
-
-
-def weight_files(folder: Path) -> list[Path]:
-    """The files that hold a folder's weights: safetensors before pickles, and what an index names before all.
-
-    Raises CheckpointError where there are none, or one that an index names is missing.
-    """
-    for kind in ("safetensors", "bin"):
-        indexes = sorted(folder.glob(f"*.{kind}.index.json"))
-        if indexes:
-            return _indexed_files(indexes[0])
-        files = sorted(folder.glob(f"*.{kind}"))
-        if files:
-            return files
-    raise CheckpointError(
-        f"{folder} has no weights; it needs *.safetensors or *.bin files (a download may have been cut short)"
-    )
-
-
-def _indexed_files(index: Path) -> list[Path]:
-    try:
-        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{index} is no index of weights ({error!r}); download it again") from None
-    missing = [name for name in names if not (index.parent / name).is_file()]
-    if missing:
-        raise CheckpointError(
-            f"{index.parent} lacks {', '.join(missing)}, of {len(names)} files that {index.name} names; "
-            "download the missing ones"
-        )
-    return [index.parent / name for name in names]

@@ -16,12 +16,10 @@ from typing import ClassVar
 from urllib.parse import urlparse
 
 import pytest
-import torch
 from huggingface_hub import constants
-from safetensors.torch import save_file
 
 from chatglm3 import hub
-from chatglm3.errors import CheckpointError, ModelNotFoundError
+from chatglm3.errors import ModelNotFoundError
 
 COMMIT = "a" * 40
 SAFETENSORS = 1 << 22
@@ -301,37 +299,3 @@ def test_modelscope_is_asked_only_where_named(tmp_path: Path, monkeypatch: pytes
     assert "*.bin" not in options["allow_patterns"]
     with pytest.raises(ModelNotFoundError, match=r"ValueError: not found\); check"):
         hub.resolve("modelscope:org/none")
-
-
-@pytest.fixture
-def checkpoint(tmp_path: Path) -> Path:
-    """Two whole shards and their index."""
-    for number in (1, 2):
-        save_file({f"w{number}": torch.zeros(3, 5)}, tmp_path / f"model-0000{number}-of-00002.safetensors")
-    files = {f"w{number}": f"model-0000{number}-of-00002.safetensors" for number in (1, 2)}
-    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": files}))
-    return tmp_path
-
-
-def test_weight_files_are_what_the_index_names(checkpoint: Path) -> None:
-    (checkpoint / "extra.safetensors").write_bytes(b"not part of the model")
-    (checkpoint / "pytorch_model.bin").write_bytes(b"pickles stand back")
-    assert [path.name[:11] for path in hub.weight_files(checkpoint)] == ["model-00001", "model-00002"]
-
-
-def test_a_missing_shard_is_named(checkpoint: Path) -> None:
-    (checkpoint / "model-00002-of-00002.safetensors").unlink()
-    with pytest.raises(CheckpointError, match=r"lacks model-00002-of-00002\.safetensors, of 2 files"):
-        hub.weight_files(checkpoint)
-
-
-def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="has no weights"):
-        hub.weight_files(tmp_path)
-
-
-def test_damaged_index_is_named(checkpoint: Path) -> None:
-    for content in ("{", "[]", '{"weight_map": [1]}', "{}"):
-        (checkpoint / "model.safetensors.index.json").write_text(content)
-        with pytest.raises(CheckpointError, match=r"model\.safetensors\.index\.json is no index"):
-            hub.weight_files(checkpoint)

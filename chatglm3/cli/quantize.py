@@ -40,7 +40,8 @@ def run(args: argparse.Namespace) -> int:
     """Quantize while loading, and save."""
     from chatglm3.checkpoint import has_weights, load_model, save_model
     from chatglm3.config import ModelConfig
-    from chatglm3.hub import resolve, weight_files
+    from chatglm3.estimate import disk_bytes
+    from chatglm3.hub import resolve
     from chatglm3.quant import QuantConfig
 
     scheme = QuantConfig(args.scheme, group_size=args.group_size)
@@ -56,6 +57,5 @@ def run(args: argparse.Namespace) -> int:
     for name in ("tokenizer.model", "tokenizer_config.json", "generation_config.json"):
         if (source / name).is_file():
             shutil.copyfile(source / name, output / name)
-    before, after = (sum(file.stat().st_size for file in weight_files(folder)) for folder in (source, output))
-    print(f"{output}: {size(after)}, from {size(before)}")
+    print(f"{output}: {size(disk_bytes(output))}, from {size(disk_bytes(source))}")
     return 0
