@@ -60,3 +60,11 @@ class InterpreterError(ChatGLM3Error, RuntimeError):
 
 class GrammarError(ChatGLM3Error, ValueError):
     """A schema or grammar whose observance cannot be guaranteed."""
+
+
+class TrainingDataError(ChatGLM3Error, ValueError):
+    """Training data that cannot be read or learnt from: file, line and field are named."""
+
+
+class TrainingError(ChatGLM3Error, RuntimeError):
+    """A training run that cannot begin or go on."""

@@ -4,6 +4,7 @@
 models of folders and folders of models.
 """
 
+from chatglm3.checkpoint.fingerprint import base_fingerprint
 from chatglm3.checkpoint.load import Checkpoint, empty_model, load_model, stored_dtype
 from chatglm3.checkpoint.names import NameTable
 from chatglm3.checkpoint.prefix import load_prefix
@@ -13,6 +14,7 @@ from chatglm3.checkpoint.save import save_model
 __all__ = [
     "Checkpoint",
     "NameTable",
+    "base_fingerprint",
     "empty_model",
     "has_weights",
     "load_model",

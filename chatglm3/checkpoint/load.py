@@ -135,6 +135,11 @@ class Checkpoint:
             self._stored[part.name].read_into(tensor[part.rows])
         return self._table.in_our_order(name, tensor)
 
+    def first_rows(self) -> Iterator[tuple[str, Tensor]]:
+        """(our name, its first row as it is stored), without reading the rest of any tensor."""
+        for name in self._expected:
+            yield name, self._stored[self._table.parts(name)[0].name].read_first_row()
+
     def __iter__(self) -> Iterator[tuple[str, Tensor]]:
         for name in self._expected:
             yield name, self.read(name)

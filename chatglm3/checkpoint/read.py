@@ -55,6 +55,11 @@ class StoredTensor:
         self.read_into(tensor)
         return tensor
 
+    def read_first_row(self) -> Tensor:
+        """The first row as it is stored (a scalar whole), in memory of its own."""
+        mapped = self._map()
+        return (mapped[:1] if self.shape else mapped).clone()
+
     def _map(self) -> Tensor:
         with _errors_name(self.path):
             if self.path.suffix == ".safetensors":
