@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from chatglm3.attention import AttentionBatch, attend
 from chatglm3.config import ModelConfig
+from chatglm3.lora import LoraBatch
 
 
 class ChatGLMModel(nn.Module):
@@ -47,16 +48,19 @@ class ChatGLMModel(nn.Module):
         """Of activations, and so of the cache; weights can be quantized."""
         return next(self.parameters()).dtype
 
-    def forward(self, tokens: Tensor, positions: Tensor, batch: AttentionBatch) -> Tensor:
+    def forward(
+        self, tokens: Tensor, positions: Tensor, batch: AttentionBatch, lora: LoraBatch | None = None
+    ) -> Tensor:
         """Hidden states [N, H] after the final norm; keys and values of the tokens stay in the batch's cache.
 
         tokens, positions: [N] int64, with 0 <= tokens < vocab_size and 0 <= positions < max_seq_len. The
         caller checks both where they enter: a check here would make a GPU wait in every step.
+        lora: adapters of some of the tokens.
         """
         hidden = self.embedding(tokens)  # [N, H]
         cos, sin = self.rotary(positions)
         for layer in self.layers:
-            hidden = layer(hidden, cos, sin, batch)
+            hidden = layer(hidden, cos, sin, batch, lora)
         return self.final_norm(hidden)
 
     def logits(self, hidden: Tensor) -> Tensor:
@@ -82,26 +86,35 @@ class Layer(nn.Module):
         self.gate_up = nn.Linear(hidden, 2 * ffn, bias=bias)
         self.down = nn.Linear(ffn, hidden, bias=bias)
 
-    def forward(self, hidden: Tensor, cos: Tensor, sin: Tensor, batch: AttentionBatch) -> Tensor:
+    def forward(
+        self, hidden: Tensor, cos: Tensor, sin: Tensor, batch: AttentionBatch, lora: LoraBatch | None
+    ) -> Tensor:
         """hidden: [N, H]; cos, sin: [N, 1, d // 2] -> [N, H]."""
         normed = self.attention_norm(hidden)
         residual = normed if self.residual_after_norm else hidden
-        hidden = residual + self.attention(normed, cos, sin, batch)
+        hidden = residual + self.attention(normed, cos, sin, batch, lora)
         normed = self.ffn_norm(hidden)
         residual = normed if self.residual_after_norm else hidden
-        return residual + self.feed_forward(normed)
+        return residual + self.feed_forward(normed, lora)
 
-    def attention(self, normed: Tensor, cos: Tensor, sin: Tensor, batch: AttentionBatch) -> Tensor:
+    def attention(
+        self, normed: Tensor, cos: Tensor, sin: Tensor, batch: AttentionBatch, lora: LoraBatch | None
+    ) -> Tensor:
         """normed: [N, H] -> [N, H]."""
-        qkv = self.qkv(normed).unflatten(1, (-1, self.head_dim))  # [N, heads + 2 kv, d]
+        qkv = self._linear("qkv", normed, lora).unflatten(1, (-1, self.head_dim))  # [N, heads + 2 kv, d]
         qk, v = qkv.split((self.heads + self.kv_heads, self.kv_heads), dim=1)
         q, k = rotate(qk, cos, sin).split((self.heads, self.kv_heads), dim=1)
-        return self.attention_out(attend(self.index, q, k, v, batch).flatten(1))
+        return self._linear("attention_out", attend(self.index, q, k, v, batch).flatten(1), lora)
 
-    def feed_forward(self, normed: Tensor) -> Tensor:
+    def feed_forward(self, normed: Tensor, lora: LoraBatch | None) -> Tensor:
         """normed: [N, H] -> [N, H]."""
-        gate, up = self.gate_up(normed).chunk(2, dim=-1)  # [N, ffn] each
-        return self.down(F.silu(gate) * up)
+        gate, up = self._linear("gate_up", normed, lora).chunk(2, dim=-1)  # [N, ffn] each
+        return self._linear("down", F.silu(gate) * up, lora)
+
+    def _linear(self, name: str, x: Tensor, lora: LoraBatch | None) -> Tensor:
+        """One of the four linears, with what adapters add to it."""
+        y: Tensor = getattr(self, name)(x)
+        return y if lora is None else lora.add(self.index, name, x, y)
 
 
 class Rotary(nn.Module):
