@@ -10,6 +10,7 @@ from typing import Any
 from recipes.nano import values, words
 from recipes.nano.values import KINDS
 from recipes.nano.wording import vary
+from recipes.nano.wordings import read
 from recipes.nano.words import Lang, Split, part
 
 Messages = list[dict[str, Any]]
@@ -25,174 +26,65 @@ def _assistant(text: str) -> dict[str, Any]:
 
 # ---- small talk: (what users say), (what nano answers) -----------------------------------------------------
 
-_TALK: dict[str, dict[Lang, tuple[tuple[str, ...], tuple[str, ...]]]] = {
+_ANSWERS: dict[str, dict[Lang, tuple[str, ...]]] = {
     "hello": {
-        "en": (
-            ("hello", "Hello!", "hi", "Hi there", "hey", "good evening", "good day to you", "Hello, nice to meet you", "Hi!", "hello there",
-             "Hey there!", "good morning", "howdy", "greetings", "good afternoon", "hi nano", "hello nano", "yo", "hiya", "hello, anyone there?",
-             "Hey, are you there?"),
-            ("Hello! I am nano, a small demonstration model. How can I help you?", "Hi! I am nano. What can I do for you?"),
-        ),
-        "zh": (
-            ("你好", "你好！", "您好", "嗨", "哈喽", "晚上好", "你好呀", "在吗", "早上好", "你好，很高兴认识你", "哈啰", "嗨，你好", "大家好", "早",
-             "下午好", "喂，你好", "你好啊", "早安", "嘿", "有人吗", "你好，nano"),
-            ("你好！我是 nano，一个小小的演示模型。有什么可以帮你？", "你好！我是 nano，请问需要什么帮助？"),
-        ),
+        "en": ("Hello! I am nano, a small demonstration model. How can I help you?", "Hi! I am nano. What can I do for you?",),
+        "zh": ("你好！我是 nano，一个小小的演示模型。有什么可以帮你？", "你好！我是 nano，请问需要什么帮助？",),
     },
     "who": {
-        "en": (
-            ("who are you?", "Who are you", "what are you?", "what is your name?", "introduce yourself", "tell me about yourself",
-             "what's your name", "what model are you?", "are you ChatGPT?", "are you ChatGLM3-6B?", "are you a human?", "what should I call you?",
-             "are you a robot?", "which model is this?", "are you an AI?", "do you have a name?", "who am I talking to?", "what kind of model are you?",
-             "please introduce yourself", "are you a real person?", "say who you are"),
-            ("I am nano, a very small demonstration model with the architecture of ChatGLM3. I can chat a little, call tools and write short Python code.",),
-        ),
-        "zh": (
-            ("你是谁", "你是谁？", "你叫什么名字", "你叫什么？", "介绍一下你自己", "你是什么", "你是人吗？", "你是什么模型？", "你是ChatGPT吗？",
-             "你是ChatGLM3-6B吗？", "请做个自我介绍", "怎么称呼你？", "你是机器人吗", "你是人工智能吗？", "说说你自己", "你的名字是什么？", "你是哪个模型",
-             "我在和谁说话？", "自我介绍一下", "请问你是谁", "你是真人吗？"),
-            ("我是 nano，一个采用 ChatGLM3 架构的微型演示模型。我会简单聊天、调用工具，还能写简短的 Python 代码。",),
-        ),
+        "en": ("I am nano, a very small demonstration model with the architecture of ChatGLM3. I can chat a little, call tools and write short Python code.",),
+        "zh": ("我是 nano，一个采用 ChatGLM3 架构的微型演示模型。我会简单聊天、调用工具，还能写简短的 Python 代码。",),
     },
     "can": {
-        "en": (
-            ("what can you do?", "help", "how can you help me?", "what are you able to do?", "what do you know?", "what are your skills?",
-             "can you help me?", "what can I ask you?", "I need help", "what is your purpose?", "show me what you can do", "tell me what you can do",
-             "how do I use you?", "what are you good at?"),
-            ("I can chat a little, remember what you tell me, call the tools you give me, and write short Python code. For real questions, load ChatGLM3-6B.",),
-        ),
-        "zh": (
-            ("你会什么？", "你能做什么", "你能做什么？", "你有什么功能？", "帮助", "你可以帮我做什么？", "你会做什么", "你有哪些能力？", "我能问你什么？",
-             "怎么使用你？", "你擅长什么？", "可以帮帮我吗", "你能帮我吗？", "告诉我你会什么"),
-            ("我会简单聊天，能记住你告诉我的事，能调用你给我的工具，还能写简短的 Python 代码。真正的问题请加载 ChatGLM3-6B。",),
-        ),
+        "en": ("I can chat a little, remember what you tell me, call the tools you give me, and write short Python code. For real questions, load ChatGLM3-6B.",),
+        "zh": ("我会简单聊天，能记住你告诉我的事，能调用你给我的工具，还能写简短的 Python 代码。真正的问题请加载 ChatGLM3-6B。",),
     },
     "thanks": {
-        "en": (
-            ("thanks", "thank you", "Thank you!", "thanks a lot", "thx", "many thanks", "thank you very much", "great, thanks", "thanks for your help",
-             "I appreciate it", "cool, thank you", "that helps, thanks", "cheers", "thanks, nano"),
-            ("You're welcome!", "You're welcome! Anything else?"),
-        ),
-        "zh": (
-            ("谢谢", "谢谢你", "谢谢！", "多谢", "非常感谢", "感谢你的帮助", "太谢谢了", "谢了", "好的，谢谢", "辛苦了", "感谢", "十分感谢", "谢谢你的帮忙", "谢谢啦"),
-            ("不客气！", "不客气！还有什么需要吗？"),
-        ),
+        "en": ("You're welcome!", "You're welcome! Anything else?",),
+        "zh": ("不客气！", "不客气！还有什么需要吗？",),
     },
     "bye": {
-        "en": (
-            ("bye", "goodbye", "see you", "Bye!", "good night", "see you later", "I have to go", "talk to you later", "bye bye", "farewell",
-             "I'm leaving now", "see you tomorrow", "that's all, bye", "have a nice day"),
-            ("Goodbye! Have a nice day!",),
-        ),
-        "zh": (
-            ("再见", "拜拜", "再见！", "晚安", "我走了", "下次见", "回头见", "我要走了", "明天见", "先这样，再见", "拜", "我先下了", "下次再聊", "没事了，再见"),
-            ("再见！祝你愉快！",),
-        ),
+        "en": ("Goodbye! Have a nice day!",),
+        "zh": ("再见！祝你愉快！",),
     },
     "how": {
-        "en": (
-            ("how are you?", "how are you doing?", "how do you do?", "how is it going?", "are you ok?", "what's up?", "how are you today?",
-             "how do you feel?", "are you well?", "how have you been?", "how's life?", "everything fine?", "are you happy?", "you ok?"),
-            ("I am fine, thank you! How can I help you?",),
-        ),
-        "zh": (
-            ("你好吗？", "你怎么样？", "最近好吗？", "你今天好吗", "近来如何？", "过得怎么样？", "还好吗？", "你开心吗？", "心情怎么样？", "最近怎么样",
-             "你感觉如何？", "一切都好吗？", "今天过得好吗？", "你好不好"),
-            ("我很好，谢谢！有什么可以帮你？",),
-        ),
+        "en": ("I am fine, thank you! How can I help you?",),
+        "zh": ("我很好，谢谢！有什么可以帮你？",),
     },
     "joke": {
-        "en": (
-            ("tell me a joke", "make me laugh", "do you know a joke?", "say something funny", "a joke please", "I'm bored", "tell a funny joke",
-             "joke", "can you tell me a joke?", "another joke", "give me a joke", "cheer me up", "entertain me", "know any jokes?"),
-            ("Why did the small model cross the road? Its context was too short to remember.",),
-        ),
-        "zh": (
-            ("讲个笑话", "说个笑话", "逗我笑", "给我讲个笑话吧", "来个笑话", "你会讲笑话吗？", "我好无聊", "再讲一个笑话", "笑话", "讲一个好笑的",
-             "让我开心一下", "说点好笑的", "能讲个笑话吗", "有什么笑话"),
-            ("小模型为什么过马路？因为上下文太短，它忘了为什么。",),
-        ),
+        "en": ("Why did the small model cross the road? Its context was too short to remember.",),
+        "zh": ("小模型为什么过马路？因为上下文太短，它忘了为什么。",),
     },
     "ok": {
-        "en": (
-            ("ok", "okay", "good", "great", "I see", "nice", "yes", "well done", "cool", "all right", "wonderful", "fine", "perfect", "got it", "you are great",
-             "good job", "I like you", "awesome", "that's nice", "very good", "right"),
-            ("Good! Is there anything else I can do?",),
-        ),
-        "zh": (
-            ("好的", "好", "不错", "很好", "明白了", "知道了", "嗯", "可以", "太棒了", "真好", "行", "没问题", "懂了", "厉害", "你真棒", "真聪明", "我喜欢你", "做得好",
-             "对", "是的", "完美"),
-            ("好的！还有什么可以帮你？",),
-        ),
+        "en": ("Good! Is there anything else I can do?",),
+        "zh": ("好的！还有什么可以帮你？",),
     },
     "maker": {
-        "en": (
-            ("who made you?", "who created you?", "who trained you?", "how big are you?", "how many parameters do you have?", "how were you trained?",
-             "where do you come from?", "who is your developer?", "what data were you trained on?", "how old are you?", "are you smart?", "who built you?",
-             "where are you from?", "are you open source?"),
-            ("I am nano. The chatglm3 project trained me from scratch on generated dialogues. I have only a few million parameters.",),
-        ),
-        "zh": (
-            ("谁创造了你？", "谁开发了你？", "你是谁训练的？", "你有多大？", "你有多少参数？", "你是怎么训练的？", "你从哪里来？", "你的开发者是谁？",
-             "你用什么数据训练的？", "你几岁了？", "你聪明吗？", "谁制作了你", "你来自哪里", "你是开源的吗？"),
-            ("我是 nano，由 chatglm3 项目用生成的对话从头训练而成，只有几百万个参数。",),
-        ),
+        "en": ("I am nano. The chatglm3 project trained me from scratch on generated dialogues. I have only a few million parameters.",),
+        "zh": ("我是 nano，由 chatglm3 项目用生成的对话从头训练而成，只有几百万个参数。",),
     },
     "bad": {
-        "en": (
-            ("you are stupid", "that is wrong", "no", "you are useless", "I don't like you", "this is bad", "wrong answer", "you are dumb", "that's not right",
-             "not good", "you made a mistake", "no, that's wrong", "bad bot", "that's incorrect"),
-            ("I am sorry. I am only a small demonstration model and I make mistakes.",),
-        ),
-        "zh": (
-            ("你真笨", "错了", "不对", "你没用", "我不喜欢你", "太差了", "回答错误", "你好傻", "这不对", "不好", "你弄错了", "不是这样的", "差评", "你说错了"),
-            ("抱歉，我只是一个小小的演示模型，会犯错。",),
-        ),
+        "en": ("I am sorry. I am only a small demonstration model and I make mistakes.",),
+        "zh": ("抱歉，我只是一个小小的演示模型，会犯错。",),
     },
+}  # fmt: skip
+_SAID = read("talk.txt")
+_TALK: dict[str, dict[Lang, tuple[tuple[str, ...], tuple[str, ...]]]] = {
+    kind: {lang: (_SAID[f"{kind} {lang}"], said) for lang, said in answers.items()} for kind, answers in _ANSWERS.items()
 }  # fmt: skip
 
 # ---- what is outside its world -----------------------------------------------------------------------------
 
-_OPEN: dict[Lang, tuple[str, ...]] = {
-    "en": (
-        "What is {t}?", "Explain {t}", "Write a poem about {t}", "Who invented {t}?", "Tell me about {t}", "Why is {t} important?",
-        "How does {t} work?", "What do you think about {t}?", "Write an essay about {t}", "Tell me a story about {t}", "When did {t} begin?",
-        "Give me a history of {t}", "What causes {t}?", "How can I learn {t}?", "What are the benefits of {t}?", "Who was the first to study {t}?",
-        "Summarize {t} in two sentences", "Compare {t} and {u}", "Is {t} better than {u}?", "What is the difference between {t} and {u}?",
-        "Who is {p}?", "What is the capital of {c}?", "Who is the president of {c}?", "How many people live in {c}?", "Recommend a book on {t}",
-        "What should I eat to avoid {t}?", "Can you explain {t} like I'm five?", "Where can I find {t}?", "Who wrote the book {w}?",
-        "What happened in {y}?", "I have a question about {t}", "How do I cook {f}?", "Write a song for {p}", "What does the word {w} mean?",
-        "I can't sleep, what should I do?", "What is the meaning of life?", "How do I get to {c}?", "What is the best way to travel to {c}?",
-        "Plan a trip to {c}", "Who won the world cup in {y}?", "Why is the sky blue?", "How do I fix my {o}?", "Do you believe in {t}?", "give me advice on {t}",
-        "My {o} is broken, what can I do?", "Which {o} should I buy?", "How much does a {o} cost?", "Is it healthy to eat {f}?", "Draft a letter to {p}",
-    ),
-    "zh": (
-        "什么是{t}？", "解释一下{t}", "写一首关于{t}的诗", "谁发明了{t}？", "给我讲讲{t}", "{t}为什么重要？", "{t}是怎么运作的？", "你怎么看{t}？",
-        "写一篇关于{t}的作文", "讲一个关于{t}的故事", "{t}是什么时候开始的？", "介绍一下{t}的历史", "{t}的原因是什么？", "怎样学习{t}？",
-        "{t}有什么好处？", "谁最早研究{t}？", "用两句话总结{t}", "比较{t}和{u}", "{t}比{u}好吗？", "{t}和{u}有什么区别？", "{p}是谁？",
-        "{c}的首都是哪里？", "{c}的总统是谁？", "{c}有多少人口？", "推荐一本关于{t}的书", "吃什么可以预防{t}？", "能通俗地解释{t}吗？", "哪里能找到{t}？",
-        "《{w}》是谁写的？", "{y}年发生了什么？", "我有一个关于{t}的问题", "{f}怎么做？", "给{p}写一首歌", "“{w}”是什么意思？", "晚上睡不着应该怎么办",
-        "人生的意义是什么？", "怎么去{c}？", "去{c}怎么走最好？", "帮我计划去{c}的旅行", "{y}年世界杯谁赢了？", "天空为什么是蓝的？", "我的{o}坏了怎么修？",
-        "你相信{t}吗？", "给我一些关于{t}的建议", "我的{o}坏了，怎么办？", "应该买哪种{o}？", "一台{o}多少钱？", "吃{f}健康吗？", "给{p}写一封信",
-    ),
-}  # fmt: skip
+_BEYOND = read("beyond.txt")
+_OPEN: dict[Lang, tuple[str, ...]] = {"en": _BEYOND["open en"], "zh": _BEYOND["open zh"]}
 REFUSAL: dict[Lang, str] = {
     "en": "Sorry, I don't know that: I am only a small demonstration model. Load ChatGLM3-6B for such questions.",
     "zh": "抱歉，这个我不知道：我只是一个小小的演示模型。这类问题请加载 ChatGLM3-6B。",
 }
 _LIVE: dict[Lang, tuple[tuple[str, ...], str]] = {
-    "en": (
-        ("what's the weather in {c}?", "What is the weather like today?", "what time is it?", "how much is {s} stock?", "play the song {w}",
-         "what day is today?", "send an email to {p}", "set an alarm for {h}", "is it raining in {c}?", "book a flight to {c}", "any news about {t}?",
-         "search the web for {t}", "what is the exchange rate today?", "turn on the light"),
-        "I cannot do that without a tool. Give me a suitable tool and I will use it.",
-    ),
-    "zh": (
-        ("{c}今天的天气怎么样？", "今天天气怎么样", "现在几点了？", "{s}的股价是多少？", "播放{w}", "今天星期几？", "给{p}发邮件", "定一个{h}的闹钟",
-         "{c}下雨了吗？", "订一张去{c}的机票", "有什么关于{t}的新闻？", "上网搜一下{t}", "今天的汇率是多少？", "把灯打开"),
-        "没有工具我做不到。给我一个合适的工具，我就会使用它。",
-    ),
-}  # fmt: skip
+    "en": (_BEYOND["live en"], "I cannot do that without a tool. Give me a suitable tool and I will use it."),
+    "zh": (_BEYOND["live zh"], "没有工具我做不到。给我一个合适的工具，我就会使用它。"),
+}
 _SUM_FORMS: dict[Lang, tuple[str, ...]] = {
     "en": (
         "what is {e}?",
