@@ -15,7 +15,7 @@ from chatglm3.chat import ChatGLM3
 from chatglm3.engine import SamplingParams
 from chatglm3.errors import ChatGLM3Error, InvalidMessageError
 from chatglm3.grammar import Grammar, GrammarCompiler
-from chatglm3.prompt import Message, attach_tools, check_conversation, render
+from chatglm3.prompt import INTERPRETER, Message, attach_tools, check_conversation, render
 from chatglm3.server.answers import Answers, Question
 from chatglm3.server.engine_thread import EngineThread
 from chatglm3.server.errors import ApiError, refused
@@ -69,10 +69,19 @@ class Core:
     async def reply_ids(
         self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = (), param: str = "messages"
     ) -> list[int]:
-        """A conversation as the ids that the model answers. Raises ApiError where it cannot be answered."""
+        """A conversation as the ids that the model answers. Raises ApiError where it cannot be answered.
+
+        The interpreter is offered as the model was trained: with a system message, and no definition. Where a
+        conversation has no system message, the definition's description is one.
+        """
+        shown = [tool for tool in tools if tool["name"] != INTERPRETER]
+        told = "".join(tool.get("description") or "" for tool in tools if tool["name"] == INTERPRETER)
 
         def encode() -> list[int]:
-            offered = attach_tools(_one_system_message(messages), tools)
+            given = _one_system_message(messages)
+            if told and not (given and given[0].role == "system"):
+                given = [Message("system", told), *given]
+            offered = attach_tools(given, shown)
             check_conversation(offered)
             if offered[-1].role not in ("user", "observation"):
                 raise InvalidMessageError(

@@ -192,14 +192,19 @@ def test_the_forms_of_messages(server: LiveServer) -> None:
 
 def test_null_is_the_same_as_nothing(server: LiveServer) -> None:
     names = """top_p n stop seed tools tool_choice logit_bias stream stream_options user response_format
-    logprobs top_logprobs functions function_call metadata store top_k min_p parallel_tool_calls modalities"""
+    logprobs top_logprobs functions function_call metadata store top_k min_p parallel_tool_calls modalities audio
+    prediction web_search_options reasoning_effort verbosity moderation prompt_cache_options service_tier"""
     assert text(ask(server, **dict.fromkeys(names.split()))) == text(ask(server))
 
 
 def test_fields_that_say_the_default_are_taken(server: LiveServer) -> None:
+    silent = {"reasoning_effort": "none", "verbosity": "medium", "prompt_cache_options": {"mode": "implicit"}}
+    assert text(ask(server, **silent, prompt_cache_retention="in_memory")) == text(ask(server))
     fields = {"modalities": ["text"], "service_tier": "auto", "store": False, "metadata": {"a": "b"}}
     more = {"response_format": {"type": "text"}, "user": "me", "prompt_cache_key": "k", "tool_choice": "none"}
-    assert text(ask(server, **fields, **more, model="chatglm3-6b")) == text(ask(server))
+    answer = ask(server, **fields, **more, model="chatglm3-6b")
+    assert text(answer) == text(ask(server))
+    assert answer["service_tier"] == "default"
 
 
 @pytest.mark.parametrize(
@@ -247,7 +252,18 @@ def test_fields_that_say_the_default_are_taken(server: LiveServer) -> None:
         ({"tool_choice": "required"}, "tool_choice", "no tools"),
         ({"tool_choice": "auto"}, "tool_choice", "no tools"),
         ({"store": True}, "store", "False"),
-        ({"audio": {}}, "audio", "no field 'audio'"),
+        ({"audio": {}}, "audio", "not supported"),
+        ({"prediction": {"type": "content", "content": "a"}}, "prediction", "not supported"),
+        ({"web_search_options": {}}, "web_search_options", "not supported"),
+        ({"reasoning_effort": "high"}, "reasoning_effort", "'none'"),
+        ({"verbosity": "low"}, "verbosity", "'medium'"),
+        ({"service_tier": "priority"}, "service_tier", "'auto' or 'default'"),
+        ({"modalities": ["text", "audio"]}, "modalities.1", "'text'"),
+        ({"prompt_cache_options": {"ttl": "30m"}}, "prompt_cache_options.ttl", "not supported"),
+        ({"metadata": {"a": "b" * 513}}, "metadata.a", "512"),
+        ({"mood": 1}, "mood", "no field 'mood'"),
+        ({"function_call": "auto"}, "function_call", "no functions"),
+        ({"tool_choice": {"type": "function", "function": {"name": "f"}}}, "tool_choice", "no tools"),
         ({"seed": 2**64}, "seed", "less than"),
     ],
 )

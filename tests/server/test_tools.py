@@ -219,6 +219,22 @@ def test_the_older_form(server: LiveServer, script: Script) -> None:
         ({"tools": [{"type": "web_search"}]}, "tools.0.type", "'function'"),
         ({"functions": [WEATHER]}, "functions", "two forms"),
         (
+            {
+                "messages": [
+                    *QUESTION,
+                    {
+                        "role": "assistant",
+                        "content": None,
+                        "function_call": {"name": "f", "arguments": "{}"},
+                        "tool_calls": [{"id": "a", "function": {"name": "f", "arguments": "{}"}}],
+                    },
+                    {"role": "tool", "tool_call_id": "a", "content": "1"},
+                ]
+            },
+            "messages.1",
+            "two forms",
+        ),
+        (
             {"tool_choice": {"type": "function", "function": {"name": "get_whether"}}},
             "tool_choice",
             "no such tool",

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, NotRequired
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from typing_extensions import TypedDict
 
-from chatglm3.server.openai.fields import Fields, SamplingFields, Usage
+from chatglm3.server.openai.fields import (
+    Fields,
+    Metadata,
+    PromptCacheOptions,
+    SamplingFields,
+    Unsupported,
+    Usage,
+)
 from chatglm3.server.openai.logprobs import ChatLogprobs
 
 Name = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[\w.-]+$")]
@@ -65,6 +72,12 @@ class AssistantMessage(Fields):
     refusal: None = None
     audio: None = None
     annotations: Annotated[list[Any], Field(max_length=0)] | None = None
+
+    @model_validator(mode="after")
+    def _one_form(self) -> AssistantMessage:
+        if self.tool_calls and self.function_call:
+            raise ValueError("tool_calls and function_call are two forms of the same; give one")
+        return self
 
 
 class ToolMessage(Fields):
@@ -155,15 +168,21 @@ class ChatRequest(SamplingFields):
         None, description="The older form of tool_choice."
     )
     response_format: ResponseFormat | None = None
-    # What says nothing else than the default is taken, so that clients which always send it can be served.
-    modalities: list[Literal["text"]] | None = None
-    service_tier: Literal["auto", "default"] | None = None
-    store: Literal[False] | None = None
-    metadata: Annotated[dict[str, str], Field(max_length=16)] | None = Field(
-        None, description="Goes to the log with the request."
-    )
-    prompt_cache_key: str | None = Field(None, description="Not needed: equal prefixes are always found.")
+    metadata: Metadata | None = Field(None, description="Goes to the log with the request.")
     safety_identifier: str | None = Field(None, max_length=256, description="The newer name of user.")
+    prompt_cache_key: str | None = Field(None, description="Not needed: equal prefixes are always found.")
+    prompt_cache_options: PromptCacheOptions | None = None
+    # What says nothing else than the default is taken, so that clients which always send it can be served.
+    prompt_cache_retention: Literal["in_memory"] | None = None
+    modalities: list[Literal["text"]] | None = None
+    reasoning_effort: Literal["none"] | None = Field(None, description="The model does not reason.")
+    service_tier: Literal["auto", "default"] | None = None
+    store: Literal[False] | None = Field(None, description="The server keeps nothing.")
+    verbosity: Literal["medium"] | None = None
+    audio: Unsupported = None
+    moderation: Unsupported = None
+    prediction: Unsupported = None
+    web_search_options: Unsupported = None
 
 
 class CalledFunction(TypedDict):
@@ -211,6 +230,7 @@ class ChatCompletion(TypedDict):
     choices: list[ChatChoice]
     usage: Usage
     system_fingerprint: str
+    service_tier: NotRequired[Literal["default"]]
 
 
 class ChunkChoice(TypedDict):
@@ -231,4 +251,5 @@ class ChatCompletionChunk(TypedDict):
     model: str
     choices: list[ChunkChoice]
     system_fingerprint: str
+    service_tier: NotRequired[Literal["default"]]
     usage: NotRequired[Usage | None]

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, NotRequired
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 from typing_extensions import TypedDict
 
 from chatglm3.engine import SamplingParams
-from chatglm3.errors import ChatGLM3Error
 from chatglm3.server.answers import Answers
-from chatglm3.server.errors import ApiError, refused
+from chatglm3.server.errors import ApiError
+from chatglm3.server.replies import sampling
 
 StopString = Annotated[str, Field(min_length=1, max_length=256)]
 TokenId = Annotated[int, Field(ge=0)]
@@ -24,6 +24,25 @@ class Fields(BaseModel):
     """A part of a request. Unknown fields, numbers as strings, NaN and infinity are refused."""
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, protected_namespaces=())
+
+
+def _only_null(value: Any) -> None:
+    if value is not None:
+        raise ValueError("is not supported by this server; leave it out")
+
+
+Unsupported = Annotated[None, BeforeValidator(_only_null)]
+"""A field of OpenAI's that cannot be honoured: null, or left out."""
+Metadata = Annotated[
+    dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]], Field(max_length=16)
+]
+
+
+class PromptCacheOptions(Fields):
+    """Not needed: equal prefixes are always found, as long as there is room for them."""
+
+    mode: Literal["implicit"] | None = None
+    ttl: Unsupported = None
 
 
 class StreamOptions(Fields):
@@ -78,23 +97,19 @@ class SamplingFields(Fields):
 
     def sampling(self, **more: Any) -> SamplingParams:
         """What the engine is asked for; what is left open keeps the engine's default."""
-        given: dict[str, Any] = {
-            "temperature": self.temperature,
-            "top_p": self.top_p,
-            "top_k": None if self.top_k is None else max(self.top_k, 0),
-            "min_p": self.min_p,
-            "repetition_penalty": self.repetition_penalty,
-            "presence_penalty": self.presence_penalty,
-            "frequency_penalty": self.frequency_penalty,
-            "seed": self.seed,
-            "n": self.n,
-            "logit_bias": {int(key): bias for key, bias in (self.logit_bias or {}).items()},
+        return sampling(
+            temperature=self.temperature,
+            top_p=self.top_p,
+            top_k=None if self.top_k is None else max(self.top_k, 0),
+            min_p=self.min_p,
+            repetition_penalty=self.repetition_penalty,
+            presence_penalty=self.presence_penalty,
+            frequency_penalty=self.frequency_penalty,
+            seed=self.seed,
+            n=self.n,
+            logit_bias={int(key): bias for key, bias in (self.logit_bias or {}).items()},
             **more,
-        }
-        try:
-            return SamplingParams(**{name: value for name, value in given.items() if value is not None})
-        except ChatGLM3Error as error:
-            raise refused(error) from None
+        )
 
 
 class PromptDetails(TypedDict):

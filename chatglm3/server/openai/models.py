@@ -8,13 +8,12 @@ from fastapi import APIRouter
 from pydantic import Field, model_validator
 from typing_extensions import TypedDict
 
-from chatglm3.errors import ChatGLM3Error
-from chatglm3.prompt import conversation
 from chatglm3.server.core import Core
-from chatglm3.server.errors import ApiError, refused
-from chatglm3.server.openai.chat import offered_tools, plain_messages
+from chatglm3.server.errors import ApiError
+from chatglm3.server.openai.chat import definitions, read_chat
 from chatglm3.server.openai.chat_schema import ChatMessage, ToolField
 from chatglm3.server.openai.fields import Fields, TokenId
+from chatglm3.server.replies import ReplyForm
 
 
 class ModelCard(TypedDict):
@@ -107,12 +106,9 @@ def routes(core: Core) -> APIRouter:
         if body.prompt is not None:
             ids = await core.text_ids(body.prompt, "prompt", prefix=body.add_special_tokens)
         else:
-            try:
-                messages = conversation(plain_messages(body.messages or ()))
-            except ChatGLM3Error as error:
-                raise refused(error, "messages") from None
-            tools = offered_tools([tool.function for tool in body.tools or ()], "tools")
-            ids = await core.reply_ids(messages, tools)
+            tools = definitions([tool.function for tool in body.tools or ()])
+            ReplyForm(tools).check()
+            ids = await core.reply_ids(read_chat(body.messages or ()), tools)
         names = [core.tokenizer.id_to_piece(id) for id in ids] if body.return_token_strs else None
         return {"count": len(ids), "max_model_len": core.max_context, "tokens": ids, "token_strs": names}
 

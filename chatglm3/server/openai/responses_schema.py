@@ -8,7 +8,7 @@ from pydantic import Field
 from typing_extensions import TypedDict
 
 from chatglm3.server.openai.chat_schema import Name
-from chatglm3.server.openai.fields import Fields
+from chatglm3.server.openai.fields import Fields, Metadata, PromptCacheOptions, Unsupported
 from chatglm3.server.openai.logprobs import ContentLogprob
 
 Status = Literal["in_progress", "completed", "incomplete"]
@@ -134,21 +134,25 @@ class ResponseRequest(Fields):
     stream_options: StreamConfig | None = None
     user: str | None = Field(None, max_length=256, description="Goes to the log with the request.")
     safety_identifier: str | None = Field(None, max_length=256, description="The newer name of user.")
-    metadata: Annotated[dict[str, str], Field(max_length=16)] | None = Field(
-        None, description="Goes to the log, and comes back with the answer."
-    )
+    metadata: Metadata | None = Field(None, description="Goes to the log, and comes back with the answer.")
     store: bool | None = Field(None, description="Only false: the server keeps nothing. Default false.")
     previous_response_id: str | None = Field(None, description="Refused: the server keeps nothing.")
-    # What says nothing else than the default is taken, so that clients which always send it can be served.
-    background: Literal[False] | None = None
-    conversation: None = None
-    max_tool_calls: None = None
-    prompt: None = None
     prompt_cache_key: str | None = Field(None, description="Not needed: equal prefixes are always found.")
+    prompt_cache_options: PromptCacheOptions | None = None
+    # What says nothing else than the default is taken, so that clients which always send it can be served.
     prompt_cache_retention: Literal["in_memory"] | None = None
+    background: Literal[False] | None = None
     reasoning: NoReasoning | None = None
     service_tier: Literal["auto", "default"] | None = None
     truncation: Literal["disabled"] | None = None
+    access_programs: Unsupported = None
+    background_options: Unsupported = None
+    context_management: Unsupported = None
+    conversation: Unsupported = None
+    image: Unsupported = None
+    max_tool_calls: Unsupported = None
+    moderation: Unsupported = None
+    prompt: Unsupported = None
 
 
 class OutputTextPart(TypedDict):
