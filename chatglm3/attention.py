@@ -248,7 +248,7 @@ def packed_batch(
     """Whole sequences with a cache of their own: for scoring and tests, where no engine is wanted.
 
     Sequence s has lengths[s] tokens and owns block s. Its first `prefix_length` entries, slots
-    `s * block_size + i`, are left for the caller to fill (`chatglm3.adapters.write_prefix`).
+    `s * block_size + i`, are left for the caller to fill (`chatglm3.prefix.write_prefix`).
     """
     contexts = [prefix_length + length for length in lengths]
     cache = KVCache(config, num_blocks=len(lengths), block_size=max(contexts), dtype=dtype, device=device)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from chatglm3.adapters import Prefix
+from chatglm3.prefix import Prefix
 from chatglm3.checkpoint.load import stored_dtype
 from chatglm3.checkpoint.names import PREFIX_ENCODER
 from chatglm3.checkpoint.read import stored_tensors

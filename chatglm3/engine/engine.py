@@ -13,8 +13,9 @@ from dataclasses import dataclass
 
 import torch
 
-from chatglm3.adapters import Prefix
+from chatglm3.adapters import Adapter, Prefix
 from chatglm3.attention import KVCache
+from chatglm3.engine.adapters import adapter_table, check_adapter, prefix_length
 from chatglm3.engine.cache import BlockPool, block_bytes, blocks_for
 from chatglm3.engine.output import Completion, FinishReason, Stats, TokenOutput, collect
 from chatglm3.engine.request import SamplingParams
@@ -46,7 +47,9 @@ class Engine:
         block_size: tokens in a block, the unit of allocation and of prefix reuse.
         max_batch_tokens: most tokens that one step computes; more make prompts faster and others wait longer.
         max_sequences: most answers that run at once; others wait.
-        prefix: a P-Tuning v2 prefix in front of every sequence.
+        prefix: a P-Tuning v2 prefix that belongs to the model, in front of every sequence.
+        adapters: by the names under which requests choose them (`SamplingParams.adapter`).
+        default_adapter: name of the one that answers requests which name none.
         prefix_caching: reuse blocks of equal prefixes.
         valid_vocab: ids from here on are never sampled (`Tokenizer.vocab_size`); by default all may be.
     """
@@ -61,13 +64,16 @@ class Engine:
         max_batch_tokens: int = 512,
         max_sequences: int = 64,
         prefix: Prefix | None = None,
+        adapters: abc.Mapping[str, Adapter] | None = None,
+        default_adapter: str | None = None,
         prefix_caching: bool = True,
         valid_vocab: int | None = None,
     ) -> None:
         config = model.config
         weight = next(model.layers.parameters())  # of a norm, which no scheme quantizes
         dtype, device = weight.dtype, weight.device
-        prefix_length = 0 if prefix is None else prefix.length
+        self._adapters = adapter_table(prefix, adapters or {}, default_adapter, device, dtype)
+        longest_prefix = max(map(prefix_length, self._adapters.values()))
         if num_blocks is not None and cache_bytes is not None:
             raise InvalidParameterError(
                 "num_blocks and cache_bytes both give the cache's size; leave one out"
@@ -84,11 +90,11 @@ class Engine:
         if cache_bytes is not None:
             num_blocks = cache_bytes // bytes_per_block
         elif num_blocks is None:
-            num_blocks = blocks_for(prefix_length + config.max_seq_len, block_size)
-        if num_blocks * block_size < prefix_length + 2:
+            num_blocks = blocks_for(longest_prefix + config.max_seq_len, block_size)
+        if num_blocks * block_size < longest_prefix + 2:
             raise InvalidParameterError(
                 f"a cache of {num_blocks} blocks (one takes {bytes_per_block} bytes) has no room for "
-                f"{prefix_length} prefix positions and 2 tokens; raise num_blocks or cache_bytes"
+                f"{longest_prefix} prefix positions and 2 tokens; raise num_blocks or cache_bytes"
             )
         if valid_vocab is None:
             valid_vocab = config.vocab_size
@@ -99,16 +105,14 @@ class Engine:
         self.model = model
         self.config = config
         self.valid_vocab = valid_vocab
-        self.max_context = min(config.max_seq_len, num_blocks * block_size - prefix_length)
+        self.max_context = min(config.max_seq_len, num_blocks * block_size - longest_prefix)
         """Longest sequence in tokens: what the model was trained for, or less where the cache is smaller."""
-        self._prefix_length = prefix_length
-        self._namespace = None if prefix is None else "prefix"
         self._pool = BlockPool(num_blocks, block_size, prefix_caching=prefix_caching)
         self._scheduler = Scheduler(
             self._pool,
             max_batch_tokens=max_batch_tokens,
             max_sequences=max_sequences,
-            max_entries=prefix_length + self.max_context,
+            max_entries=longest_prefix + self.max_context,
         )
         cache = KVCache(config, num_blocks, block_size, dtype, device)
         self.cache_bytes = cache.nbytes
@@ -119,7 +123,6 @@ class Engine:
             self._scheduler.block_tables,
             max_batch_tokens=max_batch_tokens,
             valid_vocab=valid_vocab,
-            prefix=prefix,
         )
         self._sampler = Sampler(valid_vocab, device)
         self._requests: dict[int, _Request] = {}
@@ -263,6 +266,7 @@ class Engine:
                 f"the prompt has {len(prompt)} tokens and {limit} {self.max_context}; {remedy}"
             )
         params.check_vocabulary(vocab_size, self.valid_vocab)
+        check_adapter(params.adapter, self._adapters)
         return prompt
 
     def _enqueue(self, prompt: list[int], params: SamplingParams) -> int:
@@ -272,6 +276,7 @@ class Engine:
         if params.max_tokens is not None:
             budget = min(budget, params.max_tokens)
         device = self._sampler.device
+        adapter = self._adapters[params.adapter]
         sequences = [
             Sequence(
                 self._last_id,
@@ -280,8 +285,9 @@ class Engine:
                 params,
                 SamplingState(params, prompt, index, self.valid_vocab, device),
                 max_length=len(prompt) + budget,
-                prefix_length=self._prefix_length,
-                namespace=self._namespace,
+                adapter=adapter,
+                prefix_length=prefix_length(adapter),
+                namespace=adapter,
             )
             for index in range(params.n)
         ]

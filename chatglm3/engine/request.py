@@ -74,6 +74,8 @@ class SamplingParams:
     """Added to the logits of these ids."""
     grammar: Grammar | None = None
     """What the answer has to be; it ends, with "stop", where its grammar does. See `chatglm3.grammar`."""
+    adapter: str | None = None
+    """Name of the adapter that answers; None: the engine's default one, if it has one, or the model alone."""
 
     def __post_init__(self) -> None:
         _number("temperature", self.temperature, 0, math.inf, "0 is greedy, 0.8 the usual choice")
@@ -113,6 +115,8 @@ class SamplingParams:
             _number(
                 f"logit_bias[{token}]", bias, -math.inf, math.inf, "-100 bans an id, 100 all but forces it"
             )
+        if self.adapter is not None and not isinstance(self.adapter, str):
+            raise InvalidParameterError(f"adapter is {self.adapter!r}; give an adapter's name, or None")
         # Own copies: what the caller does to its collections later must not change a running request.
         object.__setattr__(self, "stop_ids", frozenset(stop_ids))
         object.__setattr__(self, "logit_bias", dict(self.logit_bias))

@@ -7,11 +7,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from chatglm3.adapters import Prefix, write_prefix
+from chatglm3.adapters import Lora, Prefix, write_prefix
 from chatglm3.attention import AttentionBatch, KVCache
 from chatglm3.engine.sampler import score
 from chatglm3.engine.scheduler import Chunk
 from chatglm3.engine.sequence import Sequence
+from chatglm3.lora import LoraBatch
 from chatglm3.model import ChatGLMModel
 
 SCORED_ROWS = 64
@@ -29,13 +30,11 @@ class Runner:
         *,
         max_batch_tokens: int,
         valid_vocab: int,
-        prefix: Prefix | None = None,
     ) -> None:
         """block_tables: [rows, blocks], the scheduler's own array."""
         rows = len(block_tables)
         self.model = model
         self.cache = cache
-        self._prefix = None if prefix is None else prefix.to(cache.device, cache.dtype)
         self._valid_vocab = valid_vocab
         self._block_tables = block_tables
         self._tokens = _Input((max_batch_tokens,), torch.int64, cache.device)
@@ -52,7 +51,7 @@ class Runner:
         for sequence, _ in batch:
             if not sequence.prefix_written:
                 self._write_prefix(sequence)
-        hidden = self.model(*self._inputs(batch))
+        hidden = self.model(*self._inputs(batch), self._lora(batch))
         ends: list[int] = []
         start = 0
         for chunk in batch:
@@ -101,12 +100,17 @@ class Runner:
         )
         return self._tokens.fill(tokens), self._positions.fill(entries - prefixes), attention
 
+    def _lora(self, batch: list[Chunk]) -> LoraBatch | None:
+        adapters = [sequence.adapter for sequence, _ in batch]
+        loras = [adapter if isinstance(adapter, Lora) else None for adapter in adapters]
+        return LoraBatch.build(loras, [length for _, length in batch], self.cache.device)
+
     def _write_prefix(self, sequence: Sequence) -> None:
-        assert self._prefix is not None
+        assert isinstance(sequence.adapter, Prefix)
         entries = np.arange(sequence.prefix_length)
         size = self.cache.block_size
         slots = self._block_tables[sequence.row, entries // size].astype(np.int64) * size + entries % size
-        write_prefix(self.cache, torch.from_numpy(slots).to(self.cache.device), self._prefix)
+        write_prefix(self.cache, torch.from_numpy(slots).to(self.cache.device), sequence.adapter)
         sequence.prefix_written = True
 
     def _score_prompt(self, chunk: Chunk, hidden: Tensor) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 
+from chatglm3.adapters import Adapter
 from chatglm3.engine.cache import Link
 from chatglm3.engine.output import TokenLogprob
 from chatglm3.engine.request import SamplingParams
@@ -18,7 +19,7 @@ class Sequence:
     """
 
     __slots__ = (
-        "block_table", "cached_tokens", "computed", "index", "last_served", "link", "max_length",
+        "adapter", "block_table", "cached_tokens", "computed", "index", "last_served", "link", "max_length",
         "namespace", "params", "prefix_length", "prefix_written", "prompt_length", "prompt_logprobs",
         "registered", "request_id", "row", "sampling", "tokens",
     )  # fmt: skip
@@ -32,6 +33,7 @@ class Sequence:
         sampling: SamplingState,
         *,
         max_length: int,
+        adapter: Adapter | None = None,
         prefix_length: int = 0,
         namespace: Hashable = None,
     ) -> None:
@@ -43,6 +45,7 @@ class Sequence:
         self.tokens = list(prompt)
         self.prompt_length = len(prompt)
         self.max_length = max_length
+        self.adapter = adapter
         self.prefix_length = prefix_length
         self.namespace = namespace
         wanted = params.prompt_logprobs is not None and index == 0  # once for all n answers

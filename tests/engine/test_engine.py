@@ -341,10 +341,10 @@ class Damaged(torch.nn.Module):
         super().__init__()
         self.inner, self.config, self.layers, self.fails = model, model.config, model.layers, False
 
-    def forward(self, tokens, positions, batch):
+    def forward(self, tokens, positions, batch, lora):
         if self.fails:
             raise RuntimeError("out of memory")
-        hidden = self.inner(tokens, positions, batch)
+        hidden = self.inner(tokens, positions, batch, lora)
         return torch.where((tokens == 7)[:, None], torch.nan, hidden)
 
     def logits(self, hidden):
