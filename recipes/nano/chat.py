@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import random
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -189,116 +190,88 @@ class Fact:
     unknown: dict[Lang, str]
 
 
+_TELLING = read("facts.txt")
+
+
+def _told(name: str) -> dict[Lang, tuple[str, ...]]:
+    return {"en": _TELLING[f"{name} en"], "zh": _TELLING[f"{name} zh"]}
+
+
 _NAME = Fact(
     "person",
-    {
-        "en": ("My name is {v}.", "I'm {v}", "I am {v}.", "call me {v}", "Hi, my name is {v}", "Hello, I'm {v}.", "people call me {v}",
-               "my name is {v}", "You can call me {v}", "The name's {v}", "This is {v} speaking", "{v} is my name", "hey, {v} here", "I go by {v}"),
-        "zh": ("我叫{v}。", "我是{v}", "我的名字是{v}", "我的名字叫{v}。", "你好，我是{v}", "叫我{v}就行", "大家都叫我{v}", "你好，我叫{v}", "你可以叫我{v}",
-               "我名叫{v}", "本人{v}", "在下{v}", "请叫我{v}", "我姓名是{v}"),
-    },
+    _told("name tell"),
     {"en": "Nice to meet you, {v}!", "zh": "很高兴认识你，{v}！"},
-    {
-        "en": ("What's my name?", "what is my name?", "who am I?", "do you remember my name?", "do you know my name?", "what am I called?",
-               "tell me my name", "What was my name again?", "can you say my name?", "how am I called?", "so, what's my name?", "do you still know who I am?",
-               "my name is what?", "say my name"),
-        "zh": ("我叫什么名字？", "我叫什么？", "我是谁？", "你还记得我的名字吗？", "你知道我叫什么吗？", "我的名字是什么？", "说出我的名字", "我叫啥？", "请问我叫什么名字？",
-               "还记得我是谁吗？", "我的名字呢？", "你记得我叫什么吗", "告诉我我的名字", "我是哪位？"),
-    },
+    _told("name ask"),
     {"en": "Your name is {v}.", "zh": "你叫{v}。"},
     {"en": "You have not told me your name.", "zh": "你还没有告诉我你的名字。"},
 )  # fmt: skip
 _CITY = Fact(
     "city",
-    {
-        "en": ("I live in {v}.", "I'm from {v}", "my home is in {v}", "I moved to {v} last year", "I come from {v}", "my city is {v}", "{v} is where I live"),
-        "zh": ("我住在{v}。", "我来自{v}", "我家在{v}", "我去年搬到了{v}", "我是{v}人", "我在{v}生活", "我的城市是{v}"),
-    },
+    _told("city tell"),
     {"en": "{v}, I will remember that you live there.", "zh": "{v}，我记住了你住在那里。"},
-    {
-        "en": ("Where do I live?", "where am I from?", "which city do I live in?", "do you remember where I live?", "where is my home?",
-               "what is my city?", "in which city am I?"),
-        "zh": ("我住在哪里？", "我来自哪里？", "我住在哪个城市？", "你还记得我住哪儿吗？", "我家在哪里？", "我是哪里人？", "我的城市是哪个？"),
-    },
+    _told("city ask"),
     {"en": "You live in {v}.", "zh": "你住在{v}。"},
     {"en": "You have not told me where you live.", "zh": "你还没有告诉我你住在哪里。"},
 )  # fmt: skip
 _AGE = Fact(
     "age",
-    {
-        "en": ("I am {v} years old.", "I'm {v}", "my age is {v}", "I turned {v} yesterday", "I am {v}", "I'm {v} years of age", "{v} years old, that's me"),
-        "zh": ("我今年{v}岁。", "我{v}岁", "我的年龄是{v}", "我刚满{v}岁", "我{v}岁了", "今年我{v}", "本人{v}岁"),
-    },
+    _told("age tell"),
     {"en": "OK, you are {v} years old.", "zh": "好的，你{v}岁。"},
-    {
-        "en": ("How old am I?", "what is my age?", "do you remember my age?", "what's my age", "tell me how old I am", "my age?", "which age did I say?"),
-        "zh": ("我几岁？", "我多大了？", "我的年龄是多少？", "你记得我多大吗？", "我今年几岁？", "我的年纪是？", "我说过我几岁？"),
-    },
+    _told("age ask"),
     {"en": "You are {v} years old.", "zh": "你{v}岁。"},
     {"en": "You have not told me your age.", "zh": "你还没有告诉我你的年龄。"},
 )  # fmt: skip
 _JOB = Fact(
     "job",
-    {
-        "en": ("I work as a {v}.", "I'm a {v}", "my job is {v}", "I am a {v} by profession", "my profession is {v}", "I earn my money as a {v}", "by trade I'm a {v}"),
-        "zh": ("我是一名{v}。", "我的工作是{v}", "我是{v}", "我的职业是{v}", "我当{v}", "我做{v}工作", "我在当{v}"),
-    },
+    _told("job tell"),
     {"en": "A {v}, good to know!", "zh": "{v}，我记住了！"},
-    {
-        "en": ("What is my job?", "what do I do for a living?", "what's my profession?", "do you remember my job?", "what do I work as?",
-               "which job do I have?", "my occupation is?"),
-        "zh": ("我的工作是什么？", "我是做什么的？", "我的职业是什么？", "你还记得我的工作吗？", "我从事什么工作？", "我做哪一行？", "我靠什么谋生？"),
-    },
+    _told("job ask"),
     {"en": "You are a {v}.", "zh": "你是一名{v}。"},
     {"en": "You have not told me your job.", "zh": "你还没有告诉我你的工作。"},
 )  # fmt: skip
-_MY_EN = (
-    "my {f} is {v}", "My {f} is {v}.", "remember that my {f} is {v}", "please remember: my {f} is {v}", "the {f} I have is {v}",
-    "note that my {f} is {v}", "by the way, my {f} is {v}", "My {f}: {v}", "{v} is my {f}", "for your information, my {f} is {v}", "you should know my {f} is {v}",
-    "as for my {f}, it's {v}", "keep in mind that my {f} is {v}", "I tell you my {f}: {v}",
-)  # fmt: skip
-_MY_ZH = (
-    "我的{f}是{v}", "我的{f}是{v}。", "记住我的{f}是{v}", "请记住，我的{f}是{v}", "我{f}是{v}", "告诉你，我的{f}是{v}", "顺便说一下，我的{f}是{v}", "我的{f}：{v}",
-    "{v}是我的{f}", "你要知道我的{f}是{v}", "对了，我的{f}是{v}", "至于我的{f}，是{v}", "别忘了我的{f}是{v}", "我的{f}嘛，是{v}",
-)  # fmt: skip
-_PET_EN = (
-    "I have a {a} named {v}", "I have a {a} called {v}.", "my {a} is called {v}", "we named our {a} {v}", "my {a}'s name is {v}", "{v} is the name of my {a}",
-    "our {a} goes by {v}",
-)  # fmt: skip
-_PET_ZH = (
-    "我有一只{a}，叫{v}",
-    "我的{a}叫{v}",
-    "我家的{a}叫{v}。",
-    "我养了一只{a}，名字是{v}",
-    "我给我的{a}起名{v}",
-    "{v}是我的{a}",
-    "我们的{a}名叫{v}",
-)
-_MINE_EN = (
-    "what is my {f}?", "What's my {f}?", "do you remember my {f}?", "tell me my {f}", "what did I say my {f} is?", "which {f} do I have?", "my {f}?",
-    "can you tell me what my {f} is?", "do you know my {f}?", "what was my {f}?", "please repeat my {f}", "so what is my {f}", "remind me of my {f}", "say my {f}",
-)  # fmt: skip
-_MINE_ZH = (
-    "我的{f}是什么？", "我的{f}是？", "你还记得我的{f}吗？", "告诉我我的{f}", "我说过我的{f}是什么？", "我的{f}是多少？", "我的{f}？", "你能说说我的{f}吗？", "你知道我的{f}吗？",
-    "我的{f}是啥？", "请重复我的{f}", "那么我的{f}是什么", "提醒我一下我的{f}", "说出我的{f}",
+_MY, _MINE, _PET, _KIN, _KIN_ASK = map(_told, ("my tell", "my ask", "pet tell", "kin tell", "kin ask"))
+_BEFORE, _ASKING = _told("before"), _told("asking")
+_KINSHIP = words.pairs("""
+friend=朋友; sister=姐姐; brother=哥哥; mother=妈妈; father=爸爸; neighbor=邻居; teacher=老师; boss=老板; daughter=女儿; son=儿子;
+wife=妻子; husband=丈夫; colleague=同事; best friend=好朋友; cousin=表哥; uncle=叔叔; aunt=阿姨; grandmother=奶奶; grandfather=爷爷;
+younger sister=妹妹; younger brother=弟弟; roommate=室友; classmate=同学; doctor=医生; coach=教练; girlfriend=女朋友; boyfriend=男朋友;
+partner=伴侣; dentist=牙医
+""")
+_SPECIAL = (
+    ("phone number", "电话号码", "phone"), ("birthday", "生日", "date"), ("hobby", "爱好", "sport"), ("meeting time", "见面时间", "time"),
+    ("meeting place", "见面地点", "city"), ("door code", "门禁密码", "code"), ("locker number", "储物柜号码", "int"), ("wifi password", "无线密码", "code"),
+    ("email address", "邮箱地址", "email"), ("room number", "房间号", "int"), ("order number", "订单号", "code"), ("mother tongue", "母语", "language"),
+    ("dream job", "理想职业", "job"), ("wedding day", "结婚纪念日", "date"), ("bus number", "公交车号", "int"), ("birthplace", "出生地", "city"),
+    ("exam date", "考试日期", "date"), ("wake-up time", "起床时间", "time"), ("employer", "雇主", "company"), ("code word", "暗语", "word"),
+    ("car color", "车的颜色", "color"), ("member number", "会员号", "code"), ("travel destination", "旅行目的地", "city"), ("lunch", "午饭", "food"),
+    ("breakfast", "早饭", "food"), ("departure day", "出发日期", "date"), ("nickname", "外号", "word"), ("student number", "学号", "int"),
 )  # fmt: skip
 
 
 def _field_fact(rng: random.Random, split: Split) -> Fact:
     """ "My {anything} is ..." """
-    animal = ("", "")
-    if rng.random() < 0.35:
+    animal, kin = ("", ""), False
+    roll = rng.random()
+    if roll < 0.25:
         noun = rng.choice(part(_FAVOURITES, split))
         en, zh, kind = f"favorite {noun[0]}", f"最喜欢的{noun[1]}", noun[2]
-    elif rng.random() < 0.3:
-        animal = rng.choice(part(words.ANIMALS, split))
+    elif roll < 0.4:
+        en, zh, kind = rng.choice(part(_SPECIAL, split))
+    elif roll < 0.6:
+        kin = roll > 0.5
+        animal = rng.choice(part(_KINSHIP if kin else words.ANIMALS, split))
         en, zh, kind = f"{animal[0]}'s name", f"{animal[1]}的名字", "person"
     else:
         en, zh = rng.choice(part(words.FIELDS, split))
         kind = rng.choice(("word", "word", "int", "code", "phrase", "person", "city", "date", "time"))
     mine, yours = ("我", "你") if zh.startswith("最") else ("我的", "你的")
-    my_en = (*_PET_EN, *_MY_EN) if animal[0] else _MY_EN
-    my_zh = (*_PET_ZH, *_MY_ZH) if animal[0] else _MY_ZH
+    told, asked = dict(_MY), dict(_MINE)
+    if animal[0] and rng.random() < 0.7:
+        told, asked = (_KIN, _KIN_ASK) if kin else (_PET, _KIN_ASK if rng.random() < 0.5 else _MINE)
+
+    def english(template: str) -> str:
+        text = template.replace("{f}", en).replace("{a}", animal[0])
+        return re.sub(r"\ba (?=[aeiou])", "an ", text)
 
     def chinese(template: str) -> str:
         return template.replace("我的{f}", mine + "{f}").replace("{f}", zh).replace("{a}", animal[1])
@@ -306,14 +279,14 @@ def _field_fact(rng: random.Random, split: Split) -> Fact:
     return Fact(
         kind,
         {
-            "en": tuple(t.replace("{f}", en).replace("{a}", animal[0]) for t in my_en),
-            "zh": tuple(map(chinese, my_zh)),
+            "en": tuple(map(english, told["en"])),
+            "zh": tuple(map(chinese, told["zh"])),
         },
         {
             "en": f"OK, I will remember that your {en} is {{v}}.",
             "zh": f"好的，我记住了：{yours}{zh}是{{v}}。",
         },
-        {"en": tuple(t.replace("{f}", en) for t in _MINE_EN), "zh": tuple(map(chinese, _MINE_ZH))},
+        {"en": tuple(map(english, asked["en"])), "zh": tuple(map(chinese, asked["zh"]))},
         {"en": f"Your {en} is {{v}}.", "zh": f"{yours}{zh}是{{v}}。"},
         {"en": f"You have not told me your {en}.", "zh": f"你还没有告诉我{yours}{zh}。"},
     )
@@ -350,12 +323,22 @@ def facts(rng: random.Random, split: Split, lang: Lang, fillers: tuple[int, int]
             chosen.append(fact)
     told: dict[str, str] = {}
     messages: Messages = []
+    waiting: list[tuple[str, str]] = []
     for fact in chosen:
         for again in range(2 if rng.random() < 0.08 else 1):
             value = told[fact.reply["en"]] = _value(rng, fact, split, lang)
-            text = vary(rng, rng.choice(part(fact.tell[lang], split)), lang).format(v=value)
-            prefix = ("Actually, ", "其实，")[lang == "zh"] if again else ""
-            messages += [_user(prefix + text), _assistant(fact.ack[lang].format(v=value))]
+            template = vary(rng, rng.choice(part(fact.tell[lang], split)), lang)
+            if again:
+                messages += _together(rng, waiting, lang)
+                waiting = []
+                template = ("Actually, ", "其实，")[lang == "zh"] + template
+            elif rng.random() < 0.15:
+                template = rng.choice(part(_BEFORE[lang], split)).replace("{t}", template)
+            waiting.append((template.format(v=value), fact.ack[lang].format(v=value)))
+        if fact is not chosen[-1] and rng.random() < 0.25 and len(waiting) == 1:
+            continue  # the next one in the same message
+        messages += _together(rng, waiting, lang)
+        waiting = []
         if rng.random() < 0.4:
             messages += _filler(rng, split, lang)
     for _ in range(rng.randint(*fillers)):
@@ -364,7 +347,7 @@ def facts(rng: random.Random, split: Split, lang: Lang, fillers: tuple[int, int]
         ask_lang: Lang = lang if rng.random() < 0.9 else ("zh" if lang == "en" else "en")
         value = told[fact.reply["en"]]
         messages += [
-            _user(vary(rng, rng.choice(part(fact.ask[ask_lang], split)), ask_lang)),
+            _user(_asked(rng, fact, split, ask_lang)),
             _assistant(fact.reply[ask_lang].format(v=value)),
         ]
         if rng.random() < 0.25:
@@ -374,6 +357,23 @@ def facts(rng: random.Random, split: Split, lang: Lang, fillers: tuple[int, int]
         if fact.reply["en"] not in told:
             messages += [_user(rng.choice(part(fact.ask[lang], split))), _assistant(fact.unknown[lang])]
     return messages
+
+
+def _asked(rng: random.Random, fact: Fact, split: Split, lang: Lang) -> str:
+    text = vary(rng, rng.choice(part(fact.ask[lang], split)), lang)
+    if rng.random() < 0.12:
+        text = rng.choice(part(_ASKING[lang], split)).format(t=text)
+    return text
+
+
+def _together(rng: random.Random, told: list[tuple[str, str]], lang: Lang) -> Messages:
+    """One exchange for one or more facts: what is said, and what is acknowledged."""
+    text = told[0][0]
+    for more, _ in told[1:]:
+        text = text.rstrip(".。")
+        text += rng.choice((" and ", ", and ", ". ", ", ") if lang == "en" else ("，", "。", "，还有，", "，另外，"))
+        text += more
+    return [_user(text), _assistant((" " if lang == "en" else "").join(ack for _, ack in told))]
 
 
 def _filler(rng: random.Random, split: Split, lang: Lang) -> Messages:

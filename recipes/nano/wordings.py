@@ -1,7 +1,7 @@
 """Reads the tables of wordings in `tables/*.txt`.
 
-A line `= name` opens a table, the lines after it hold its entries, separated by ` | `. `[a/b]` in an entry stands
-for one entry with `a` and one with `b`.
+A line `= name` opens a table, the lines after it hold its entries, separated by ` | `. `[a/b]` in an entry
+stands for one entry with `a` and one with `b`.
 """
 
 from __future__ import annotations
