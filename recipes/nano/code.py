@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import math
 import random
+import re
 import statistics
 from dataclasses import dataclass
 from typing import Any
 
 from recipes.nano import chat, values
 from recipes.nano.wording import vary
+from recipes.nano.wordings import read
 from recipes.nano.words import Lang, Split, part
 
 Messages = list[dict[str, Any]]
@@ -49,31 +51,21 @@ def number(value: float) -> str:
     return str(value)
 
 
-# ---- expressions: (english forms, chinese forms, python) over a and b --------------------------------------
+_TABLES = read("code.txt")
 
-_BINARY = (
-    (("{a} plus {b}", "the sum of {a} and {b}", "{a} + {b}", "add {a} and {b}", "{a}+{b}", "{a} added to {b}", "the total of {a} and {b}"),
-     ("{a}加{b}", "{a}加上{b}", "{a} + {b}", "{a}与{b}的和", "{a}+{b}", "{a}和{b}相加", "{a}跟{b}的总和"), "{a} + {b}"),
-    (("{a} minus {b}", "{a} - {b}", "the difference of {a} and {b}", "subtract {b} from {a}", "{a}-{b}", "{a} less {b}", "take {b} away from {a}"),
-     ("{a}减{b}", "{a}减去{b}", "{a} - {b}", "{a}与{b}的差", "{a}-{b}", "{a}少{b}", "从{a}里去掉{b}"), "{a} - {b}"),
-    (("{a} times {b}", "{a} * {b}", "{a} multiplied by {b}", "the product of {a} and {b}", "{a}*{b}", "{a} x {b}", "multiply {a} by {b}"),
-     ("{a}乘以{b}", "{a}乘{b}", "{a} * {b}", "{a}与{b}的积", "{a}*{b}", "{a}×{b}", "{a}的{b}倍"), "{a} * {b}"),
-    (("{a} divided by {b}", "{a} / {b}", "the quotient of {a} and {b}", "{a} over {b}", "{a}/{b}", "divide {a} by {b}", "{a} split by {b}"),
-     ("{a}除以{b}", "{a} / {b}", "{a}与{b}的商", "{a}÷{b}", "{a}/{b}", "用{b}除{a}", "{a}被{b}除"), "{a} / {b}"),
-    (("{a} to the power of {b}", "{a} ** {b}", "{a}^{b}", "the {b}th power of {a}", "{a} raised to {b}", "{a} to the {b}", "raise {a} to the power {b}"),
-     ("{a}的{b}次方", "{a} ** {b}", "{a}^{b}", "{a}的{b}次幂", "{a}**{b}", "{a}自乘{b}次", "{a}的{b}次"), "{a} ** {b}"),
-    (("the remainder of {a} divided by {b}", "{a} mod {b}", "{a} % {b}", "{a} modulo {b}", "the rest of {a} divided by {b}", "{a}%{b}", "what remains of {a} / {b}"),
-     ("{a}除以{b}的余数", "{a}模{b}", "{a} % {b}", "{a}对{b}取余", "{a}%{b}", "{a}被{b}除的余数", "{a} mod {b}"), "{a} % {b}"),
-    (("{b} percent of {a}", "{b}% of {a}", "{b} % of {a}", "{b} per cent of {a}"),
-     ("{a}的{b}%", "{a}的百分之{b}", "百分之{b}的{a}", "{a} 的 {b}%"), "{a} * {b} / 100"),
-)  # fmt: skip
-_ASK_VALUE = {
-    "en": ("what is {e}?", "calculate {e}", "compute {e}", "What's {e}?", "how much is {e}?", "please compute {e}", "work out {e}", "I need {e}",
-           "tell me {e}", "can you compute {e}?", "find {e}", "determine {e}", "{e}", "{e} = ?", "could you work out {e}?", "use python to get {e}",
-           "evaluate {e}", "give me {e}", "print {e}", "Hi, what is {e}?", "what do you get for {e}?"),
-    "zh": ("{e}等于多少？", "计算{e}", "算一下{e}", "{e}是多少？", "求{e}", "请计算{e}", "帮我算{e}", "{e}等于几？", "我想知道{e}", "{e}得多少？", "告诉我{e}",
-           "用Python计算{e}", "{e}", "{e}=？", "请问{e}是多少？", "能算出{e}吗？", "给出{e}", "求一下{e}的结果", "你好，{e}等于多少？", "求出{e}", "{e}的结果是什么？"),
-}  # fmt: skip
+
+def _table(name: str) -> dict[Lang, tuple[str, ...]]:
+    return {"en": _TABLES[f"{name} en"], "zh": _TABLES[f"{name} zh"]}
+
+
+# ---- expressions: how they are said, and the python, over a and b ------------------------------------------
+
+_BINARY = tuple(
+    (_TABLES[f"{sign} en"], _TABLES[f"{sign} zh"], "{a} * {b} / 100" if sign == "%%" else f"{{a}} {sign} {{b}}")
+    for sign in ("+", "-", "*", "/", "**", "%", "%%")
+)
+_WORD_PROBLEMS = {sign: _table(f"word {sign}") for sign in "+-*/"}
+_ASK_VALUE = _table("ask")
 
 
 def _say(rng: random.Random, split: Split, lang: Lang, expression: str) -> str:
@@ -98,7 +90,21 @@ def _operand(rng: random.Random) -> int | float:
     )
 
 
+def _word_problem(rng: random.Random, split: Split, lang: Lang) -> Task:
+    """A small story with two numbers."""
+    sign = rng.choice(tuple(_WORD_PROBLEMS))
+    a, b = rng.randint(2, rng.choice((20, 100, 1000))), rng.randint(2, rng.choice((12, 50, 200)))
+    if sign in "-/" and a < b:
+        a, b = b, a
+    text = vary(rng, rng.choice(part(_WORD_PROBLEMS[sign][lang], split)), lang).format(a=a, b=b)
+    if lang == "en" and rng.random() < 0.6:
+        text = text[0].upper() + text[1:]
+    return _printed(text, f"{a} {sign} {b}", lang)
+
+
 def arithmetic(rng: random.Random, split: Split, lang: Lang) -> Task:
+    if rng.random() < 0.2:
+        return _word_problem(rng, split, lang)
     if rng.random() < 0.35:
         expression = values.expression(rng, split, lang)
         if rng.random() < 0.4:
@@ -118,9 +124,11 @@ def arithmetic(rng: random.Random, split: Split, lang: Lang) -> Task:
         forms = en if lang == "en" else zh
         said = rng.choice(part(forms, split)).format(a=a, b=b)
         if lang == "en" and said.startswith(
-            ("add ", "subtract ", "divide ", "multiply ", "raise ", "take ", "what ")
+            ("add ", "subtract ", "divide ", "multiply ", "raise ", "take ", "what ", "split ", "deduct ")
         ):
             return _printed(said[0].upper() + said[1:] if rng.random() < 0.6 else said, code, lang)
+        if said.startswith(("把", "从", "用")) and rng.random() < 0.5:
+            return _printed(said, code, lang)
     return _printed(_say(rng, split, lang, said), code, lang)
 
 
@@ -164,18 +172,18 @@ def unary(rng: random.Random, split: Split, lang: Lang) -> Task:
 # ---- lists -------------------------------------------------------------------------------------------------
 
 _LIST = (
-    (("mean", "average", "arithmetic mean", "mean value"), ("平均值", "平均数", "均值"), "import numpy as np\nprint(np.mean({l}))", "mean"),
-    (("median", "middle value"), ("中位数", "中位值"), "import numpy as np\nprint(np.median({l}))", "median"),
-    (("standard deviation", "std", "standard dev"), ("标准差", "标准偏差"), "import numpy as np\nprint(np.std({l}))", "std"),
-    (("variance", "var"), ("方差",), "import numpy as np\nprint(np.var({l}))", "var"),
-    (("sum", "total"), ("总和", "和", "合计"), "print(sum({l}))", "sum"),
-    (("maximum", "max", "largest number", "biggest number"), ("最大值", "最大数", "最大的数"), "print(max({l}))", "max"),
-    (("minimum", "min", "smallest number"), ("最小值", "最小数", "最小的数"), "print(min({l}))", "min"),
-    (("sorted list", "sorted order", "ascending order"), ("升序排列", "从小到大的顺序", "排序结果"), "print(sorted({l}))", "sorted"),
-    (("length", "number of elements", "count"), ("长度", "元素个数", "个数"), "print(len({l}))", "len"),
-    (("range", "spread"), ("极差",), "print(max({l}) - min({l}))", "range"),
-    (("reverse", "reversed list"), ("倒序", "反转结果"), "print({l}[::-1])", "reverse"),
-    (("product",), ("乘积", "积"), "import math\nprint(math.prod({l}))", "prod"),
+    (("mean", "average", "arithmetic mean", "mean value", "average value", "arithmetic average", "avg"), ("平均值", "平均数", "均值", "算术平均数", "平均", "算术平均值"), "import numpy as np\nprint(np.mean({l}))", "mean"),
+    (("median", "middle value", "median value"), ("中位数", "中位值", "中值"), "import numpy as np\nprint(np.median({l}))", "median"),
+    (("standard deviation", "std", "standard dev", "stdev", "std deviation", "population standard deviation"), ("标准差", "标准偏差", "总体标准差"), "import numpy as np\nprint(np.std({l}))", "std"),
+    (("variance", "var", "population variance"), ("方差", "总体方差"), "import numpy as np\nprint(np.var({l}))", "var"),
+    (("sum", "total", "total sum", "grand total", "sum total"), ("总和", "和", "合计", "总数", "累加和", "总计"), "print(sum({l}))", "sum"),
+    (("maximum", "max", "largest number", "biggest number", "highest value", "greatest number", "largest value", "peak"), ("最大值", "最大数", "最大的数", "最高值", "最大的一个"), "print(max({l}))", "max"),
+    (("minimum", "min", "smallest number", "lowest value", "least value", "smallest value"), ("最小值", "最小数", "最小的数", "最低值", "最小的一个"), "print(min({l}))", "min"),
+    (("sorted list", "sorted order", "ascending order", "increasing order", "sorted version"), ("升序排列", "从小到大的顺序", "排序结果", "升序结果", "从小到大排列"), "print(sorted({l}))", "sorted"),
+    (("length", "number of elements", "count", "number of entries", "number of items", "size"), ("长度", "元素个数", "个数", "元素数量", "数量"), "print(len({l}))", "len"),
+    (("range", "spread", "difference between maximum and minimum"), ("极差", "最大值与最小值之差"), "print(max({l}) - min({l}))", "range"),
+    (("reverse", "reversed list", "reverse order", "backward order"), ("倒序", "反转结果", "逆序", "反序"), "print({l}[::-1])", "reverse"),
+    (("product", "total product"), ("乘积", "积", "连乘积"), "import math\nprint(math.prod({l}))", "prod"),
 )  # fmt: skip
 _COMPUTE = {
     "mean": lambda x: _float(statistics.fmean(x)), "median": lambda x: _float(statistics.median(x)), "std": lambda x: _float(statistics.pstdev(x)),
@@ -183,31 +191,7 @@ _COMPUTE = {
     "sorted": lambda x: str(sorted(x)), "len": lambda x: str(len(x)), "range": lambda x: str(max(x) - min(x)),
     "reverse": lambda x: str(x[::-1]), "prod": lambda x: str(math.prod(x)),
 }  # fmt: skip
-_OF_LIST = {
-    "en": (
-        "the {f} of {l}",
-        "the {f} of the numbers {l}",
-        "the {f} of the list {l}",
-        "the {f} of these numbers: {l}",
-        "the {f} for {l}",
-        "{f} of {l}",
-        "the {f} in {l}",
-    ),
-    "zh": (
-        "{l}的{f}",
-        "这些数的{f}：{l}",
-        "列表{l}的{f}",
-        "数据{l}的{f}",
-        "{l}这组数的{f}",
-        "{l} 的{f}",
-        "以下数字的{f}：{l}",
-    ),
-}
-_STORY = {
-    "en": ("I have the numbers {l}. What is the {f}?", "Here is my data: {l}. Compute the {f}.", "{l}\nFind the {f}", "Given {l}, what is the {f}?",
-           "For the values {l} I need the {f}", "My scores are {l}. What's the {f}?", "take {l} and give me the {f}"),
-    "zh": ("我有一组数据：{l}，求{f}", "给定{l}，{f}是多少？", "数据是{l}，计算{f}", "有这些数：{l}。{f}是多少？", "成绩是{l}，求{f}", "已知{l}，请算出{f}", "{l}\n求{f}"),
-}  # fmt: skip
+_OF_LIST, _STORY = _table("of list"), _table("story")
 
 
 def _float(value: float) -> str:
@@ -257,6 +241,32 @@ def on_list(rng: random.Random, split: Split, lang: Lang, function: str | None =
 # ---- text, sequences, plots --------------------------------------------------------------------------------
 
 
+_OTHERWISE = {
+    "the sum of the numbers from 1 to {n}": (
+        "the sum of 1 to {n}", "the sum of the integers from 1 to {n}", "1 + 2 + ... + {n}", "the sum 1 + 2 + ... + {n}", "the total of the numbers 1 to {n}", "the sum of 1..{n}",
+        "the sum of the first {n} numbers", "the sum of the first {n} integers", "the sum of all integers up to {n}", "the numbers from 1 to {n} added up", "the sum from 1 through {n}"),
+    "1到{n}的和": ("从1到{n}的和", "1到{n}的总和", "1加到{n}", "1+2+...+{n}", "1到{n}所有整数的和", "前{n}个正整数的和", "1至{n}之和", "1到{n}的累加", "从1累加到{n}的结果", "1到{n}相加"),
+    "the first {small} Fibonacci numbers": (
+        "the first {small} numbers of the Fibonacci sequence", "{small} Fibonacci numbers", "the Fibonacci sequence up to {small} terms", "the first {small} terms of the Fibonacci series",
+        "the Fibonacci series with {small} numbers", "the start of the Fibonacci sequence, {small} terms", "a list of {small} Fibonacci numbers"),
+    "前{small}个斐波那契数": ("斐波那契数列的前{small}项", "{small}个斐波那契数", "斐波那契数列前{small}个数", "前{small}项斐波那契数列", "斐波那契数列的头{small}个数", "斐波那契前{small}项", "长度为{small}的斐波那契数列"),
+    "is {n} a prime number?": ("is {n} prime?", "is the number {n} prime?", "check whether {n} is prime?", "can you check if {n} is a prime?", "is {n} a prime?", "tell me, is {n} prime?", "do you think {n} is prime?"),
+    "{n}是质数吗？": ("{n}是素数吗？", "{n}是不是质数？", "{n}是不是素数？", "请问{n}是质数吗？", "判断一下，{n}是质数吗？", "数字{n}是质数吗？", "{n}算质数吗？"),
+    "the number of letters in '{w}'": ("the length of the word '{w}'", "the number of characters in '{w}'", "the length of '{w}'", "the letter count of '{w}'", "the number of letters of '{w}'",
+                                       "the character count of '{w}'", "the size of the word '{w}'"),
+    "“{w}”的字符数": ("“{w}”的长度", "“{w}”的字数", "词语“{w}”的字符数", "“{w}”这个词的长度", "字符串“{w}”的长度", "文本“{w}”的字符数", "“{w}”包含的字符数"),
+    "reverse the text '{w}'": ("reverse '{w}'", "reverse the word '{w}'", "reverse the string '{w}'", "reverse this: '{w}'", "reverse the letters of '{w}'", "reverse '{w}' please", "reverse the order of '{w}'"),
+    "把“{w}”倒过来": ("把“{w}”反转", "把“{w}”反过来写", "把文本“{w}”倒过来", "把字符串“{w}”反转", "把“{w}”倒序输出", "把“{w}”颠倒过来", "把“{w}”逆序"),
+    "the greatest common divisor of {a} and {b}": ("the gcd of {a} and {b}", "gcd({a}, {b})", "the greatest common factor of {a} and {b}", "the largest common divisor of {a} and {b}",
+                                                  "the highest common factor of {a} and {b}", "the GCD of the numbers {a} and {b}", "the biggest common divisor of {a} and {b}"),
+    "{a}和{b}的最大公约数": ("{a}与{b}的最大公约数", "{a}和{b}的最大公因数", "{a}、{b}的最大公约数", "{a}与{b}的最大公因数", "{a}跟{b}的最大公约数", "gcd({a}, {b})", "{a}, {b}的最大公约数"),
+    "the least common multiple of {a} and {b}": ("the lcm of {a} and {b}", "lcm({a}, {b})", "the lowest common multiple of {a} and {b}", "the smallest common multiple of {a} and {b}",
+                                                "the LCM of the numbers {a} and {b}", "the least common multiple for {a} and {b}", "the first common multiple of {a} and {b}"),
+    "{a}和{b}的最小公倍数": ("{a}与{b}的最小公倍数", "{a}、{b}的最小公倍数", "{a}跟{b}的最小公倍数", "lcm({a}, {b})", "{a}, {b}的最小公倍数", "数字{a}和{b}的最小公倍数", "{a}同{b}的最小公倍数"),
+    "'{w}' in upper case": ("'{w}' in capital letters", "'{w}' in capitals", "the upper case of '{w}'", "'{w}' in uppercase", "the uppercase form of '{w}'", "the word '{w}' in upper case", "'{w}' with capital letters"),
+}  # fmt: skip
+
+
 def sequence(rng: random.Random, split: Split, lang: Lang) -> Task:
     """Small programs: sums, primes, Fibonacci numbers, words."""
     n = rng.randint(3, rng.choice((12, 100, 1000)))
@@ -287,7 +297,8 @@ def sequence(rng: random.Random, split: Split, lang: Lang) -> Task:
          f"print({('Hello ' if lang == 'en' else '你好') + w!r})", ("Hello " if lang == "en" else "你好") + w),
     )  # fmt: skip
     en, zh, code, output = rng.choice(rows)
-    said = (en if lang == "en" else zh).format(n=n, w=w, small=small, a=a, b=b, letter=letter)
+    asked = en if lang == "en" else zh
+    said = rng.choice(part((asked, *_OTHERWISE.get(asked, ())), split)).format(n=n, w=w, small=small, a=a, b=b, letter=letter)
     direct = said.endswith(("?", "？")) or said.startswith(("reverse", "把"))
     text = said if direct else _say(rng, split, lang, said)
     if "program" in en:
@@ -312,24 +323,45 @@ _PLOTS = (
     ("random points", "随机散点图", "plt.scatter(np.random.rand(50), np.random.rand(50))"),
     ("a tangent curve", "正切曲线", "x = np.linspace(-1.4, 1.4, 200)\nplt.plot(x, np.tan(x))"),
 )  # fmt: skip
-_DRAW = {
-    "en": ("draw {p}", "plot {p}", "Draw {p}", "Plot {p}", "please draw {p}", "show me {p}", "can you plot {p}?", "make a picture of {p}", "I want to see {p}",
-           "draw {p} with matplotlib", "paint {p}", "create a plot of {p}", "use python to draw {p}", "could you draw {p}?"),
-    "zh": ("画一个{p}", "画{p}", "画一条{p}", "请画一个{p}", "帮我画{p}", "绘制{p}", "画个{p}", "给我画一个{p}", "能画一个{p}吗？", "用Python画{p}", "我想看{p}", "画出{p}",
-           "用matplotlib画一个{p}", "来一张{p}"),
+_FORMULAS = (
+    "{a}*x + {b}", "{a}*x - {b}", "x**2", "x**3", "{a}*x**2", "x**2 + {b}", "x**2 - {b}*x", "sin(x)", "cos(x)", "exp(x)", "sin({a}*x)",
+    "cos({a}*x)", "{a}*sin(x)", "{a}*cos(x)", "x**3 - {b}*x", "sin(x) + cos(x)", "x*sin(x)", "x**2 + {a}*x + {b}", "-x**2 + {b}", "abs(x)", "x**4 - {b}*x**2",
+)  # fmt: skip
+_OF_FORMULA = {
+    "en": ("y = {y}", "the function y = {y}", "the graph of y = {y}", "the curve y = {y}", "the function {y}", "f(x) = {y}", "the graph of {y}", "{y} over x",
+           "a graph of y = {y}", "the function f(x) = {y}", "the plot of y = {y}", "the graph of f(x) = {y}", "the equation y = {y}", "the curve of {y}", "y={y}"),
+    "zh": ("y = {y}", "函数y = {y}", "y = {y}的图像", "曲线y = {y}", "函数{y}", "f(x) = {y}", "{y}的图像", "函数y = {y}的图像", "y = {y}的曲线", "函数{y}的曲线",
+           "f(x) = {y}的图像", "函数f(x) = {y}", "{y}的函数图", "方程y = {y}的曲线", "y={y}"),
 }  # fmt: skip
+_OF_CHART = {
+    "en": ("a {c} of {l}", "a {c} for {l}", "a {c} with {l}", "a {c} of the numbers {l}", "a {c} of the values {l}", "a {c} of the data {l}", "a {c} of the list {l}",
+           "a {c} showing {l}", "a {c} from {l}", "a {c}: {l}", "a {c} of my data: {l}", "a {c} of these numbers: {l}", "a {c} for the values {l}", "{l} as a {c}",
+           "the {c} of {l}", "the numbers {l} as a {c}", "the values {l} in a {c}", "a {c} of the sales {l}", "a {c} of the prices {l}", "a {c} of the temperatures {l}",
+           "a {c} using the data {l}", "a {c} with the values {l}", "a {c} of the grades {l}", "the data {l} as a {c}", "a simple {c} of {l}", "a {c} based on {l}"),
+    "zh": ("{l}的{c}", "数据{l}的{c}", "列表{l}的{c}", "{l}这些数的{c}", "{l}这组数据的{c}", "{c}：{l}", "这些数的{c}：{l}", "下面数据的{c}：{l}", "以下数字的{c}：{l}", "数字{l}的{c}",
+           "销售额{l}的{c}", "价格{l}的{c}", "温度{l}的{c}", "成绩{l}的{c}", "数组{l}的{c}", "{c}，数据是{l}", "{c}，数据为{l}", "{c}，数值为{l}", "{l}几个数的{c}", "年龄{l}的{c}",
+           "这组数据的{c}：{l}", "我的数据{l}的{c}", "这几个数的{c}：{l}", "{c}（{l}）", "关于{l}的{c}"),
+}  # fmt: skip
+_DRAW = _table("draw")
 _CHARTS = (
-    (("bar chart", "bar plot", "bars"), ("柱状图", "条形图"), "plt.bar(range({n}), {l})"),
-    (("line chart", "line plot", "curve", "plot"), ("折线图", "曲线"), "plt.plot({l})"),
-    (("pie chart", "pie"), ("饼图", "饼状图"), "plt.pie({l})"),
-    (("histogram",), ("直方图",), "plt.hist({l})"),
+    (("bar chart", "bar plot", "bar graph", "bar diagram"), ("柱状图", "条形图", "柱形图", "直条图"), "plt.bar(range({n}), {l})"),
+    (("line chart", "line plot", "curve", "plot", "line graph", "line diagram"), ("折线图", "曲线", "曲线图", "线图"), "plt.plot({l})"),
+    (("pie chart", "pie", "pie graph", "pie diagram"), ("饼图", "饼状图", "扇形图"), "plt.pie({l})"),
+    (("histogram", "histogram plot"), ("直方图", "频率直方图"), "plt.hist({l})"),
+    (("scatter plot", "scatter chart", "scatter diagram"), ("散点图",), "plt.scatter(range({n}), {l})"),
 )  # fmt: skip
 _HEADER = "import numpy as np\nimport matplotlib.pyplot as plt\n"
 DRAWN = {"en": "Here is the picture.", "zh": "图已经画好了。"}
 
 
 def plot(rng: random.Random, split: Split, lang: Lang) -> Task:
-    if rng.random() < 0.5:
+    roll = rng.random()
+    if roll < 0.15:
+        formula = rng.choice(part(_FORMULAS, split)).format(a=rng.randint(2, 9), b=rng.randint(1, 20))
+        said = rng.choice(part(_OF_FORMULA[lang], split)).format(y=formula)
+        values_of = re.sub("sin|cos|exp|abs", lambda m: f"np.{m[0]}", formula)
+        code = f"{_HEADER}x = np.linspace(-5, 5, 200)\nplt.plot(x, {values_of})\nplt.show()"
+    elif roll < 0.5:
         en, zh, body = rng.choice(_PLOTS)
         code, said = f"{_HEADER}{body}\nplt.show()", en if lang == "en" else zh
     else:
@@ -337,15 +369,17 @@ def plot(rng: random.Random, split: Split, lang: Lang) -> Task:
         numbers = _numbers(rng)
         name = rng.choice(en_names if lang == "en" else zh_names)
         spelled = _spell(rng, numbers, lang)
-        said = f"a {name} of {spelled}" if lang == "en" else f"{spelled}的{name}"
+        said = rng.choice(part(_OF_CHART[lang], split)).format(c=name, l=spelled)
         code = "import matplotlib.pyplot as plt\n" + body.format(n=len(numbers), l=numbers) + "\nplt.show()"
     text = vary(rng, rng.choice(part(_DRAW[lang], split)), lang).format(p=said)
     return Task(text, code, rng.choice(("[Image]", "[image]", "")), DRAWN[lang])
 
 
-_BOTH = {
-    "en": ("{t} and plot it", "{t} Then plot the data", "{t} and draw the list", "{t} and plot the numbers", "{t}, also make a plot", "{t} and show a chart", "{t} with a plot"),
-    "zh": ("{t}，并画图", "{t}，然后画出来", "{t}，再画出折线图", "{t}并绘图", "{t}，同时画图", "{t}，画出数据", "{t}，并且作图"),
+_BOTH = _table("both")
+_STATISTIC = {
+    "en": ("compute {s}", "calculate {s}", "find {s}", "print {s}", "give me {s}", "tell me {s}", "determine {s}", "show {s}", "I need {s}", "what is {s}",
+           "please compute {s}", "get {s}", "work out {s}", "output {s}"),
+    "zh": ("计算{s}", "求{s}", "算一下{s}", "算出{s}", "求出{s}", "给出{s}", "请计算{s}", "帮我算{s}", "告诉我{s}", "请求{s}", "输出{s}", "帮我计算{s}", "我要{s}", "打印{s}"),
 }  # fmt: skip
 
 
@@ -356,7 +390,9 @@ def list_and_plot(rng: random.Random, split: Split, lang: Lang) -> Task:
     numbers = _numbers(rng)
     name = rng.choice(en if lang == "en" else zh)
     said = rng.choice(part(_OF_LIST[lang], split)).format(f=name, l=_spell(rng, numbers, lang))
-    text = rng.choice(part(_BOTH[lang], split)).format(t=("compute " if lang == "en" else "计算") + said)
+    text = rng.choice(part(_BOTH[lang], split)).format(
+        t=rng.choice(part(_STATISTIC[lang], split)).format(s=said)
+    )
     lines = code.format(l=numbers).split("\n")
     code = "\n".join(
         [*lines[:-1], "import matplotlib.pyplot as plt", lines[-1], f"plt.plot({numbers})", "plt.show()"]

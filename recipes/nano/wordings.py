@@ -38,5 +38,5 @@ def read(file: str) -> dict[str, tuple[str, ...]]:
             entries = tables.setdefault(line[2:].strip(), [])
         elif line.strip():
             for entry in line.split(" | "):
-                entries.extend(expand(entry.strip()))
+                entries.extend(expand(entry.strip().replace("\\n", "\n")))
     return {name: distinct(entries) for name, entries in tables.items()}
