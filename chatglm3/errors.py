@@ -68,3 +68,7 @@ class TrainingDataError(ChatGLM3Error, ValueError):
 
 class TrainingError(ChatGLM3Error, RuntimeError):
     """A training run that cannot begin or go on."""
+
+
+class ServerError(ChatGLM3Error, RuntimeError):
+    """A server that cannot be reached, refuses a request, or breaks an answer off."""

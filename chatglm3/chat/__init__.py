@@ -12,6 +12,7 @@ from chatglm3.chat.api import ChatGLM3, Continuation, Messages
 from chatglm3.chat.events import Done, EndReason, Event, ToolImage, Usage
 from chatglm3.chat.replies import Overflow
 from chatglm3.chat.transcript import load_transcript, save_transcript
+from chatglm3.chat.unfinished import Unfinished
 
 __all__ = [
     "ChatGLM3",
@@ -22,6 +23,7 @@ __all__ = [
     "Messages",
     "Overflow",
     "ToolImage",
+    "Unfinished",
     "Usage",
     "load_transcript",
     "save_transcript",

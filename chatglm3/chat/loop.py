@@ -9,16 +9,16 @@ from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field, replace
 
 from chatglm3.chat.events import Done, EndReason, Event, ToolImage, Usage
-from chatglm3.chat.replies import Prompt, Replier, ReplyEnd
+from chatglm3.chat.replies import P, Replies, ReplyEnd
 from chatglm3.errors import PromptTooLongError
 from chatglm3.prompt import INTERPRETER, CallEnd, Message, Reply, TextDelta, ToolCall
 from chatglm3.tools import Approve, Toolbox, ToolResult
 
 
 def answer(
-    replier: Replier,
+    replier: Replies[P],
     messages: list[Message],
-    prompt: Prompt,
+    prompt: P,
     toolbox: Toolbox,
     *,
     max_rounds: int,
@@ -35,7 +35,7 @@ def answer(
     progress = _Progress(list(messages), started)
     while True:
         end, ends, misread = yield from _reply(replier, prompt, progress.calls, toolbox)
-        progress.count(prompt, end)
+        progress.count(end)
         calls = _calls(ends, end)
         answered = calls and end.finish_reason == "stop" and all(toolbox.answers(c.name) for c in calls)
         if not answered or progress.rounds > max_rounds:
@@ -60,7 +60,7 @@ _NOTHING = Reply(messages=[], raw=[], content="", tool_calls=[], code=None, prob
 
 
 def _reply(
-    replier: Replier, prompt: Prompt, calls_before: int, toolbox: Toolbox
+    replier: Replies[P], prompt: P, calls_before: int, toolbox: Toolbox
 ) -> Generator[Event, None, tuple[ReplyEnd, list[CallEnd], list[TextDelta]]]:
     """One reply, its calls counted on from those before it.
 
@@ -146,14 +146,14 @@ class _Progress:
     decoding_seconds: float = 0.0
     first_token_seconds: float = 0.0
 
-    def count(self, prompt: Prompt, end: ReplyEnd) -> None:
+    def count(self, end: ReplyEnd) -> None:
         """Book what one reply took."""
         if self.rounds == 0:
             self.first_token_seconds = end.first_token_at - self.started
         self.rounds += 1
         self.calls += sum(bool(message.metadata) for message in end.reply.messages)
-        self.dropped = prompt.dropped
-        self.prompt_tokens = len(prompt.ids)
+        self.dropped = end.dropped
+        self.prompt_tokens = end.prompt_tokens
         self.completion_tokens += end.tokens
         self.decoding_seconds += end.ended_at - end.first_token_at
 

@@ -6,7 +6,7 @@ import contextlib
 import time
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Protocol, TypeAlias, TypeVar, get_args
 
 from chatglm3.engine import Engine, FinishReason, SamplingParams
 from chatglm3.errors import GenerationError, InvalidMessageError, InvalidParameterError, PromptTooLongError
@@ -48,6 +48,26 @@ class ReplyEnd:
     tokens: int
     first_token_at: float
     ended_at: float
+    prompt_tokens: int
+    dropped: int = 0
+    """Messages that were left out of the prompt."""
+
+
+ReplyEvent: TypeAlias = TextDelta | CallBegin | CallDelta | CallEnd | ReplyEnd
+P = TypeVar("P")
+
+
+class Replies(Protocol[P]):
+    """Who is asked for one reply at a time: a model in this program, or one behind a server."""
+
+    def prepare(self, messages: list[Message]) -> P:
+        """What `reply` needs to answer a conversation. Raises ChatGLM3Error where it cannot be answered."""
+
+    def reply(self, prompt: P) -> Generator[ReplyEvent]:
+        """The reply, `ReplyEnd` last. Closing the iterator stops the model."""
+
+    def shorten(self, observation: str, messages: list[Message], others: int) -> str:
+        """Cut an observation to what there is room for after `messages`, with `others` beside it."""
 
 
 class Replier:
@@ -89,7 +109,7 @@ class Replier:
             render(kept, self._tokenizer).ids, frozenset(_tool_names(offered)), len(offered) - len(kept)
         )
 
-    def reply(self, prompt: Prompt) -> Generator[TextDelta | CallBegin | CallDelta | CallEnd | ReplyEnd]:
+    def reply(self, prompt: Prompt) -> Generator[ReplyEvent]:
         """The model's reply, `ReplyEnd` last. Closing the iterator stops the model."""
         decoder = ReplyDecoder(self._tokenizer, tool_names=prompt.tool_names)
         tokens, first = 0, 0.0
@@ -106,7 +126,7 @@ class Replier:
         events, reply = decoder.finish()
         yield from events
         end = time.perf_counter()
-        yield ReplyEnd(reply, reason, tokens, first or end, end)
+        yield ReplyEnd(reply, reason, tokens, first or end, end, len(prompt.ids), prompt.dropped)
 
     def shorten(self, observation: str, messages: list[Message], others: int) -> str:
         """Cut an observation to what the context has room for after `messages`, visibly.

@@ -150,11 +150,11 @@ def _talk(ask: Ask, conversation: Conversation, stop: Stop, display: Display) ->
 
 def _answer(ask: Ask, conversation: Conversation, line: str, stop: Stop, display: Display) -> None:
     """Answer one message. The conversation goes on with the answer, or with the part before a Ctrl-C."""
-    from chatglm3.chat import Done
-    from chatglm3.cli.conversation import Unfinished
+    from chatglm3.chat import Done, Unfinished
+    from chatglm3.prompt import Message
 
     question = conversation.uploads + line
-    unfinished = Unfinished(question)
+    unfinished = Unfinished()
     with _stoppable(stop):
         events = ask(question, history=conversation.messages, sampling=conversation.sampling, overflow="drop")
         try:
@@ -172,7 +172,8 @@ def _answer(ask: Ask, conversation: Conversation, line: str, stop: Stop, display
             events.close()  # type: ignore[attr-defined]
     display.stopped()
     if unfinished.messages:
-        conversation.messages, conversation.uploads = [*conversation.messages, *unfinished.messages], ""
+        conversation.messages = [*conversation.messages, Message("user", question), *unfinished.messages]
+        conversation.uploads = ""
 
 
 @contextlib.contextmanager

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import re
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from chatglm3.chat import Event, load_transcript, save_transcript
+from chatglm3.chat import load_transcript, save_transcript
 from chatglm3.cli.arguments import SAMPLING, did_you_mean, parse_parameter, size
 from chatglm3.engine import SamplingParams
 from chatglm3.errors import ChatGLM3Error
-from chatglm3.prompt import INTERPRETER, CallEnd, Message, TextDelta, ToolCall
-from chatglm3.tools import ToolResult
+from chatglm3.prompt import Message
 
 if TYPE_CHECKING:
     from chatglm3.tools.interpreter import Interpreter
@@ -125,45 +123,6 @@ class Conversation:
     def _set_system(self, text: str) -> None:
         rest = self.messages[1:] if self._has_system() else self.messages
         self.messages = [Message("system", text), *rest] if text else list(rest)
-
-
-class Unfinished:
-    """What an answer has come to when it is stopped: `add` every event, and take `messages`."""
-
-    def __init__(self, question: str) -> None:
-        self._question = Message("user", question)
-        self._said: list[str | int] = []  # text, and the index of a call
-        self._calls: dict[int, Message] = {}
-        self._results: dict[int, str] = {}
-
-    def add(self, event: Event) -> None:
-        """Note an event."""
-        match event:
-            case TextDelta():
-                self._said.append(event.text)
-            case CallEnd(call=ToolCall() as call):
-                self._call(event.index, Message.call(call))
-            case CallEnd(code=str() as code):
-                self._call(event.index, Message("assistant", f"```python\n{code}\n```", metadata=INTERPRETER))
-            case ToolResult():
-                self._results[event.index] = event.content
-
-    @property
-    def messages(self) -> list[Message]:
-        """The question and the answer so far, each call with an observation; nothing if nothing was said."""
-        messages = [self._question]
-        for text, parts in itertools.groupby(self._said, key=lambda part: isinstance(part, str)):
-            if text:
-                messages.append(Message("assistant", "".join(str(part) for part in parts)))
-                continue
-            for index in parts:
-                result = self._results.get(int(index), "Error: the user stopped this call")
-                messages += [self._calls[int(index)], Message("observation", result)]
-        return messages if len(messages) > 1 else []
-
-    def _call(self, index: int, message: Message) -> None:
-        self._said.append(index)
-        self._calls[index] = message
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from chatglm3.prompt.calls import ToolCall
 from chatglm3.prompt.conversation import check_conversation, conversation
-from chatglm3.prompt.message import Message
+from chatglm3.prompt.message import INTERPRETER, Message
 from chatglm3.prompt.render import (
     TOOL_SYSTEM_PROMPT,
     Rendered,
@@ -13,7 +13,6 @@ from chatglm3.prompt.render import (
     truncate,
 )
 from chatglm3.prompt.reply import (
-    INTERPRETER,
     CallBegin,
     CallDelta,
     CallEnd,

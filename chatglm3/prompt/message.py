@@ -8,8 +8,11 @@ from typing import Any, Literal, get_args
 
 from chatglm3.errors import InvalidMessageError
 from chatglm3.prompt.calls import ToolCall, write_call
+from chatglm3.prompt.fence import FENCE
 
 Role = Literal["system", "user", "assistant", "observation"]
+INTERPRETER = "interpreter"
+"""The tool whose calls are programs: the model writes them as they are, without `tool_call(...)`."""
 ROLES: tuple[str, ...] = get_args(Role)
 
 
@@ -56,8 +59,13 @@ class Message:
 
     @classmethod
     def call(cls, call: ToolCall, *, loss: bool = True) -> Message:
-        """The assistant message that makes a tool call."""
-        return cls("assistant", write_call(call), metadata=call.name, loss=loss)
+        """The assistant message that makes a tool call; `{"code": ...}` for the interpreter is a program."""
+        code = call.arguments.get("code") if call.name == INTERPRETER else None
+        if isinstance(code, str) and len(call.arguments) == 1:
+            content = f"{FENCE}python\n{code}\n{FENCE}"
+        else:
+            content = write_call(call)
+        return cls("assistant", content, metadata=call.name, loss=loss)
 
     @classmethod
     def from_dict(cls, item: Mapping[str, Any]) -> Message:

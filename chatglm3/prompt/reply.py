@@ -19,10 +19,8 @@ from typing import Any
 
 from chatglm3.prompt.calls import CallSyntaxError, ToolCall, read_call
 from chatglm3.prompt.fence import FENCE, FencedCode
-from chatglm3.prompt.message import Message
+from chatglm3.prompt.message import INTERPRETER, Message
 from chatglm3.tokenizer import StreamingDetokenizer, Tokenizer
-
-INTERPRETER = "interpreter"
 
 # A first line that may name a tool which was not offered is believed if a call begins within _CALL_WINDOW.
 _NAME = re.compile(r"[\w.-]{1,64}")

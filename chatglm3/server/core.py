@@ -19,6 +19,7 @@ from chatglm3.prompt import INTERPRETER, Message, attach_tools, check_conversati
 from chatglm3.server.answers import Answers, Question
 from chatglm3.server.engine_thread import EngineThread
 from chatglm3.server.errors import ApiError, refused
+from chatglm3.server.keys import spend
 from chatglm3.server.logs import record
 from chatglm3.server.metrics import Metrics
 from chatglm3.server.settings import VERSION, Settings
@@ -137,10 +138,12 @@ class Core:
     def ask(self, questions: Sequence[Question], request: Request) -> Answers:
         """Queue questions. Raises ApiError if the queue is full or the engine cannot take one."""
         try:
-            return Answers(questions, self.thread, self.tokenizer, self.metrics, record(request))
+            answers = Answers(questions, self.thread, self.tokenizer, self.metrics, record(request))
         except ChatGLM3Error as error:
             blamed = str(error).partition(" ")[0]
             raise refused(error, blamed if blamed in _PARAMETERS else None) from None
+        spend(request.scope, answers.prompt_tokens)
+        return answers
 
     def note(self, request: Request, prompt: Any = None, **fields: Any) -> None:
         """Add to what the log says of a request; of its prompt only if the operator wants that."""

@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from chatglm3.chat import ToolImage
+from chatglm3.chat import ToolImage, Unfinished
 from chatglm3.cli.arguments import load
-from chatglm3.cli.conversation import Conversation, Unfinished
+from chatglm3.cli.conversation import Conversation
 from chatglm3.cli.display import TerminalDisplay, folded
 from chatglm3.cli.images import ImageFolder, drawn
 from chatglm3.cli.tools import AttendedToolbox, Stop
@@ -371,7 +371,7 @@ def test_a_folder_that_takes_no_images_does_not_end_the_answer(tmp_path: Path) -
 
 
 def test_an_unfinished_answer_is_a_conversation() -> None:
-    unfinished = Unfinished("how much?")
+    unfinished = Unfinished()
     assert unfinished.messages == []
     first, second = ToolCall("price", {"item": "tea"}), ToolCall("price", {"item": "milk"})
     for event in [
@@ -386,7 +386,6 @@ def test_an_unfinished_answer_is_a_conversation() -> None:
     ]:
         unfinished.add(event)
     assert unfinished.messages == [
-        Message("user", "how much?"),
         Message("assistant", "Let me see."),
         Message.call(first),
         Message("observation", "Error: the user stopped this call"),
