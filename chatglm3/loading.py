@@ -144,14 +144,23 @@ def make_engine(
     *,
     valid_vocab: int | None = None,
     cache_bytes: int | None = None,
+    max_sequences: int = 64,
 ) -> Engine:
     """An engine with a cache that fits this machine.
 
     cache_bytes: memory for keys and values; by default four whole contexts, or half of what is free if that
         is less.
+    max_sequences: most answers that run at once; others wait.
     """
     if cache_bytes is None:
         context = model.config.max_seq_len + model.config.prefix_length
         wanted = model.config.kv_values_per_token * model.dtype.itemsize * context * _CONTEXTS
         cache_bytes = min(wanted, free_memory(model.device) // 2)
-    return Engine(model, cache_bytes=cache_bytes, prefix=prefix, valid_vocab=valid_vocab)
+    return Engine(
+        model,
+        cache_bytes=cache_bytes,
+        max_batch_tokens=max(512, max_sequences),
+        max_sequences=max_sequences,
+        prefix=prefix,
+        valid_vocab=valid_vocab,
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,8 @@ from chatglm3.errors import ChatGLM3Error, InvalidParameterError
 
 if TYPE_CHECKING:
     from chatglm3.chat import ChatGLM3
+    from chatglm3.server import ApiKey
+    from chatglm3.server.run import Certificate
 
 KEYS_VARIABLE = "CHATGLM3_API_KEYS"
 
@@ -22,7 +25,7 @@ http://HOST:PORT/docs describes every route and field.
 
 API keys come from --api-key, from a file with one a line, and from {KEYS_VARIABLE} (separated by spaces or
 commas). Prefer the last two: other users of a machine can see a command line. With a key set, every route
-but /health needs one.
+but /health needs one. In the file, a key may be followed by limits of its own: KEY requests=60 tokens=20000
 
 SIGTERM and Ctrl-C end it gently: running answers are finished, new requests get status 503.
 
@@ -51,8 +54,18 @@ def configure(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--port", type=int, default=8000, help="0 takes a free one (8000)")
     group.add_argument("--api-key", action="append", default=[], metavar="KEY", help="repeatable")
     group.add_argument("--api-keys-file", metavar="FILE", help="one key a line; # begins a comment")
+    group.add_argument(
+        "--cors-origin",
+        action="append",
+        default=[],
+        metavar="ORIGIN",
+        help="let pages of https://HOST call the server from a browser; * for all (none; repeatable)",
+    )
+    group.add_argument("--tls-cert", metavar="FILE", help="speak TLS, with this certificate (PEM)")
+    group.add_argument("--tls-key", metavar="FILE", help="its key, where the certificate's file lacks it")
 
     group = parser.add_argument_group("limits")
+    group.add_argument("--max-sequences", type=int, default=64, metavar="N", help="answers at once (64)")
     group.add_argument("--max-queue", type=int, metavar="N", help="answers that may wait (256)")
     group.add_argument("--max-queue-tokens", type=int, metavar="N", help="prompt tokens of those (131072)")
     group.add_argument("--max-body", metavar="SIZE", help="largest request body (4MB)")
@@ -62,6 +75,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--drain-timeout", type=float, metavar="S", help="seconds that answers have left at the end (30)"
     )
+
+    group.add_argument(
+        "--requests-per-minute", type=int, metavar="N", help="of each key that has no limit of its own"
+    )
+    group.add_argument("--tokens-per-minute", type=int, metavar="N", help="the same, of prompts and answers")
 
     group = parser.add_argument_group("log")
     group.add_argument(
@@ -84,6 +102,9 @@ def run(args: argparse.Namespace) -> int:
     from chatglm3.server.logs import configure as configure_logs
     from chatglm3.server.run import bind, serve
 
+    certificate = _certificate(args)
+    if args.max_sequences < 1:
+        raise InvalidParameterError(f"--max-sequences is {args.max_sequences}, but must be at least 1")
     args.model = args.named_model or args.model
     cache_bytes = None if args.cache_memory is None else parse_size("--cache-memory", args.cache_memory)
     limits = {
@@ -95,13 +116,14 @@ def run(args: argparse.Namespace) -> int:
     }
     settings = Settings(
         model_names=tuple(args.served_model_name or default_names(args.model)),
-        api_keys=api_keys(args.api_key, args.api_keys_file),
+        api_keys=api_keys(args.api_key, args.api_keys_file, args.requests_per_minute, args.tokens_per_minute),
+        cors_origins=tuple(args.cors_origin),
         log_prompts=args.log_prompts,
         **{name: value for name, value in limits.items() if value is not None},
     )
     with bind(args.host, args.port) as bound:  # before minutes of loading
         configure_logs(args.log_format)
-        serve(create_app(_load(args, cache_bytes), settings), bound)
+        serve(create_app(_load(args, cache_bytes), settings), bound, certificate)
     return 0
 
 
@@ -116,9 +138,26 @@ def _load(args: argparse.Namespace, cache_bytes: int | None) -> ChatGLM3:
     if cache_bytes is None and loaded.device.type == "cuda":
         cache_bytes = free_memory(loaded.device) * 4 // 5
     engine = make_engine(
-        loaded.model, loaded.prefix, valid_vocab=loaded.tokenizer.vocab_size, cache_bytes=cache_bytes
+        loaded.model,
+        loaded.prefix,
+        valid_vocab=loaded.tokenizer.vocab_size,
+        cache_bytes=cache_bytes,
+        max_sequences=args.max_sequences,
     )
     return ChatGLM3(loaded, engine)
+
+
+def _certificate(args: argparse.Namespace) -> Certificate | None:
+    """What TLS is spoken with. Raises InvalidParameterError or OSError for files that cannot be used."""
+    from chatglm3.server.run import Certificate
+
+    if args.tls_cert is None:
+        if args.tls_key is not None:
+            raise InvalidParameterError("--tls-key needs a certificate; give --tls-cert as well")
+        return None
+    certificate = Certificate(args.tls_cert, args.tls_key or args.tls_cert)
+    certificate.check()
+    return certificate
 
 
 def default_names(model: str) -> list[str]:
@@ -128,16 +167,25 @@ def default_names(model: str) -> list[str]:
     )
 
 
-def api_keys(given: list[str], file: str | None) -> tuple[str, ...]:
-    """The keys from the command line, a file and the environment. Raises OSError for the file."""
-    keys = [*given, *re.split(r"[\s,]+", os.environ.get(KEYS_VARIABLE, ""))]
+def api_keys(
+    given: Sequence[str],
+    file: str | None = None,
+    requests_per_minute: int | None = None,
+    tokens_per_minute: int | None = None,
+) -> tuple[ApiKey, ...]:
+    """The keys from the command line, the environment and a file.
+
+    The limits are for keys without their own. Raises OSError for the file, and InvalidParameterError.
+    """
+    from chatglm3.server.keys import ApiKey, read_keys
+
+    texts = [*given, *re.split(r"[\s,]+", os.environ.get(KEYS_VARIABLE, ""))]
+    keys = [ApiKey(text, requests_per_minute, tokens_per_minute) for text in texts if text]
     if file is not None:
-        lines = Path(file).read_text(encoding="utf-8").splitlines()
-        in_file = [key for line in lines if (key := line.partition("#")[0].strip())]
-        if not in_file:
-            raise InvalidParameterError(f"--api-keys-file {file}: there is no key in it")
-        keys += in_file
-    return tuple(dict.fromkeys(filter(None, keys)))
+        keys += read_keys(Path(file), requests_per_minute, tokens_per_minute)
+    if not keys and (requests_per_minute or tokens_per_minute):
+        raise InvalidParameterError("limits a minute are those of API keys, and there are none; give keys")
+    return tuple(dict.fromkeys(keys))
 
 
 def parse_size(flag: str, text: str) -> int:

@@ -9,6 +9,7 @@ crossing between event loop and engine, `gate.py` guards every route, and a dial
 """
 
 from chatglm3.server.app import create_app
+from chatglm3.server.keys import ApiKey
 from chatglm3.server.settings import Settings
 
-__all__ = ["Settings", "create_app"]
+__all__ = ["ApiKey", "Settings", "create_app"]

@@ -9,6 +9,7 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -52,6 +53,14 @@ def create_app(glm: ChatGLM3, settings: Settings | None = None) -> FastAPI:
     )
     app.state.core = core
     app.add_middleware(Gate, core=core)
+    if core.settings.cors_origins:
+        app.add_middleware(  # around the gate: browsers ask for permission without a key
+            CORSMiddleware,
+            allow_origins=core.settings.cors_origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=["*"],
+            expose_headers=["X-Request-ID", "Retry-After"],
+        )
     app.add_exception_handler(ApiError, _refusal)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http_error)
@@ -62,6 +71,7 @@ def create_app(glm: ChatGLM3, settings: Settings | None = None) -> FastAPI:
 
 
 def _add_operations(app: FastAPI, core: Core) -> None:
+    @app.head("/health", include_in_schema=False)
     @app.get("/health", tags=["Operations"], summary="Is the process alive?")
     async def health() -> dict[str, str]:
         """200 as long as the engine runs, while draining too. Needs no API key."""
@@ -69,6 +79,7 @@ def _add_operations(app: FastAPI, core: Core) -> None:
             raise ApiError(503, "the engine has stopped; restart the server", code="engine_dead")
         return {"status": "ok"}
 
+    @app.head("/health/ready", include_in_schema=False)
     @app.get("/health/ready", tags=["Operations"], summary="Does it take requests?")
     async def ready() -> dict[str, str]:
         """503 while draining. Needs no API key."""

@@ -1,14 +1,12 @@
 """What every request passes before any of our code reads it, and every answer on its way out.
 
-In this order: a request id, limits on headers, whether the server is about to end, the API key, the body's
-size and time. And one line in the log when all is over.
+In this order: a request id, limits on headers, the API key, whether the server is about to end, what the key
+may spend, the body's size and time. And one line in the log when all is over.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import hmac
 import logging
 import re
 import time
@@ -21,6 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from chatglm3.server.core import Core
 from chatglm3.server.errors import ApiError, ClientGoneError, internal
+from chatglm3.server.keys import Keyring, spend
 from chatglm3.server.logs import REQUEST_ID
 
 access = logging.getLogger("chatglm3.server.access")
@@ -41,7 +40,7 @@ class Gate:
         self.app = app
         self._core = core
         self._settings = core.settings
-        self._digests = [_digest(key) for key in core.settings.api_keys]
+        self._keys = Keyring(core.settings.api_keys)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
@@ -64,7 +63,7 @@ class Gate:
             await send(message)
 
         try:
-            self._check(scope["path"], headers)
+            self._check(scope, headers)
             body = await self._body(headers, receive)
             await self.app(scope, _replayed(body, receive), send_with_id)
         except ApiError as error:
@@ -76,6 +75,7 @@ class Gate:
             log.exception("a request failed")
             if status == 0:
                 await internal().response(scope["path"])(scope, receive, send_with_id)
+        spend(scope, record.get("completion_tokens", 0))
         if status >= 400:
             self._core.metrics.rejected(status)
         access.info(
@@ -93,15 +93,17 @@ class Gate:
             },
         )
 
-    def _check(self, path: str, headers: Headers) -> None:
-        """Raise ApiError for what needs no body to be refused."""
+    def _check(self, scope: Scope, headers: Headers) -> None:
+        """Raise ApiError for what needs no body to be refused; else the scope knows the key's allowance."""
+        path = scope["path"]
         size = sum(len(name) + len(value) for name, value in headers.raw)
         limit = self._settings.max_header_bytes
         if size > limit:
             raise ApiError(
                 431, f"the headers have {size} bytes, and {limit} are taken", code="headers_too_large"
             )
-        if path not in _ALWAYS_OPEN and self._digests and not self._knows(_key(headers)):
+        allowance = self._keys.find(_key(headers))
+        if self._keys and allowance is None and path not in _ALWAYS_OPEN:
             raise ApiError(
                 401,
                 "a valid API key is needed: Authorization: Bearer KEY",
@@ -115,11 +117,9 @@ class Gate:
                 code="shutdown",
                 headers={"Retry-After": "5", "Connection": "close"},
             )
-
-    def _knows(self, key: str) -> bool:
-        """Whether it is one of the keys; takes the same time whichever it is, and wherever it differs."""
-        digest = _digest(key)
-        return sum([hmac.compare_digest(digest, known) for known in self._digests]) > 0
+        if allowance is not None and scope["method"] == "POST":
+            allowance.admit()
+        scope["state"]["allowance"] = allowance
 
     async def _body(self, headers: Headers, receive: Receive) -> bytes:
         """The whole body. Raises ApiError for one that is too large or too slow."""
@@ -171,10 +171,6 @@ def _key(headers: Headers) -> str:
     """The key in `Authorization: Bearer KEY`, or in `x-api-key: KEY` as Anthropic's clients send it."""
     scheme, _, key = headers.get("authorization", "").partition(" ")
     return key.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "")
-
-
-def _digest(key: str) -> bytes:
-    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
 
 
 def _replayed(body: bytes, receive: Receive) -> Receive:

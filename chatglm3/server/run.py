@@ -5,12 +5,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import ssl
 import sys
+from pathlib import Path
 from types import FrameType
+from typing import NamedTuple
 
 import uvicorn
 from fastapi import FastAPI
 
+from chatglm3.errors import InvalidParameterError
 from chatglm3.server.core import Core
 from chatglm3.server.errors import ApiError
 
@@ -39,15 +43,39 @@ def bind(host: str, port: int) -> socket.socket:
     return bound
 
 
-def serve(app: FastAPI, bound: socket.socket) -> None:
+class Certificate(NamedTuple):
+    """Two PEM files, with which the server speaks TLS."""
+
+    file: str
+    """The certificate, and those in between up to a known authority."""
+    key_file: str
+
+    def check(self) -> None:
+        """Raise InvalidParameterError or OSError unless they can be used."""
+
+        def no_password() -> str:
+            raise InvalidParameterError(f"the key in {self.key_file} has a password; remove it")
+
+        for path in self:
+            Path(path).open("rb").close()  # ssl's own complaint has no name
+        try:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(self.file, self.key_file, no_password)
+        except ssl.SSLError as error:
+            raise InvalidParameterError(
+                f"{self.file} and {self.key_file} are no certificate and its key in PEM form: {error.reason}"
+            ) from None
+
+
+def serve(app: FastAPI, bound: socket.socket, certificate: Certificate | None = None) -> None:
     """Serve until SIGTERM or SIGINT, then drain; a second signal ends it at once."""
-    Server(app).run(sockets=[bound])
+    Server(app, certificate=certificate).run(sockets=[bound])
 
 
 class Server(uvicorn.Server):
     """uvicorn, but the first signal drains: the socket stays open, and requests are told with 503."""
 
-    def __init__(self, app: FastAPI, *, port: int = 0) -> None:
+    def __init__(self, app: FastAPI, *, port: int = 0, certificate: Certificate | None = None) -> None:
         self._core: Core = app.state.core
         self._draining: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -55,6 +83,10 @@ class Server(uvicorn.Server):
             uvicorn.Config(
                 app,
                 port=port,
+                ssl_certfile=certificate and certificate.file,
+                ssl_keyfile=certificate and certificate.key_file,
+                http="h11",  # whose limits these are, also where other parsers are installed
+                ws="none",
                 lifespan="on",
                 log_config=None,
                 access_log=False,
@@ -70,7 +102,8 @@ class Server(uvicorn.Server):
         sys.setswitchinterval(_SWITCH_INTERVAL)
         await super().startup(sockets)
         host, port = self.servers[0].sockets[0].getsockname()[:2]
-        url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        scheme = "https" if self.config.is_ssl else "http"
+        url = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
         log.info("%s is served at %s/v1 (documentation: %s/docs)", self._core.model_name, url, url)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:

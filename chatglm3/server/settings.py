@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from importlib.metadata import version
 
 from chatglm3.errors import InvalidParameterError
+from chatglm3.server.keys import ApiKey
 
 VERSION = version("chatglm3")
 MIB = 2**20
@@ -17,8 +19,10 @@ class Settings:
 
     model_names: tuple[str, ...] = ("nano",)
     """What clients may give as `model`; the first stands for those that give none."""
-    api_keys: tuple[str, ...] = ()
+    api_keys: tuple[ApiKey, ...] = ()
     """Keys that open every route but /health; without any, all routes are open."""
+    cors_origins: tuple[str, ...] = ()
+    """Origins whose pages may call the server from a browser, such as https://chat.example.org; `*`: all."""
     max_queue: int = 256
     """Answers that may wait for their first token; beyond, requests get 429."""
     max_queue_tokens: int = 131_072
@@ -37,10 +41,12 @@ class Settings:
     def __post_init__(self) -> None:
         if not self.model_names:
             raise InvalidParameterError("a server needs a name for its model; give at least one")
-        for key in self.api_keys:
-            if not key.isascii() or not key.isprintable() or key != key.strip() or not key:
+        if len({key.text for key in self.api_keys}) < len(self.api_keys):
+            raise InvalidParameterError("an API key is given twice, with different limits; give it once")
+        for origin in self.cors_origins:
+            if not re.fullmatch(r"\*|https?://[^/?#\s]+", origin):
                 raise InvalidParameterError(
-                    "an API key is printable ASCII without space around it, and one of those given is not"
+                    f"{origin!r} is no origin; give scheme and host as in https://chat.example.org, or *"
                 )
         for name in ("max_queue", "max_queue_tokens", "max_body_bytes", "max_header_bytes"):
             if getattr(self, name) < 1:

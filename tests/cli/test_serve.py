@@ -12,6 +12,7 @@ import pytest
 from chatglm3.cli import main
 from chatglm3.cli.serve import KEYS_VARIABLE, api_keys, default_names, parse_size
 from chatglm3.errors import InvalidParameterError
+from chatglm3.server import ApiKey
 from tests.server.process import served
 from tests.tiny import write_tiny_checkpoint
 
@@ -50,12 +51,33 @@ def test_keys_come_from_three_places(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv(KEYS_VARIABLE, "sk-2, sk-3")
     file = tmp_path / "keys"
     file.write_text("# of the team\nsk-4  # Anna\n\nsk-1\n", encoding="utf-8")
-    assert api_keys(["sk-1"], str(file)) == ("sk-1", "sk-2", "sk-3", "sk-4")
+    assert [key.text for key in api_keys(["sk-1"], str(file))] == ["sk-1", "sk-2", "sk-3", "sk-4"]
     monkeypatch.delenv(KEYS_VARIABLE)
-    assert api_keys([], None) == ()
+    assert api_keys([]) == ()
     file.write_text("# nobody\n", encoding="utf-8")
     with pytest.raises(InvalidParameterError, match="no key in it"):
         api_keys([], str(file))
+
+
+def test_a_key_has_its_own_limits_or_those_of_all(tmp_path: Path) -> None:
+    file = tmp_path / "keys"
+    file.write_text("sk-1\nsk-2 tokens=500\nsk-3 requests=9 tokens=5 # Anna\n", encoding="utf-8")
+    assert api_keys(["sk-0"], str(file), requests_per_minute=60) == (
+        ApiKey("sk-0", 60),
+        ApiKey("sk-1", 60),
+        ApiKey("sk-2", 60, 500),
+        ApiKey("sk-3", 9, 5),
+    )
+    for line in ("sk-secret requests", "sk-secret requests=-1", "sk-secret minutes=1", "sk-secret sk-2"):
+        file.write_text(f"\n{line}\n", encoding="utf-8")
+        with pytest.raises(InvalidParameterError, match="line 2") as caught:
+            api_keys([], str(file))
+        assert "sk-secret" not in str(caught.value)
+    file.write_text("sk-1 requests=0\n", encoding="utf-8")
+    with pytest.raises(InvalidParameterError, match="at least 1"):
+        api_keys([], str(file))
+    with pytest.raises(InvalidParameterError, match="there are none"):
+        api_keys([], None, tokens_per_minute=100)
 
 
 def test_names_and_sizes(tmp_path: Path) -> None:
@@ -72,6 +94,11 @@ def test_names_and_sizes(tmp_path: Path) -> None:
     ("flags", "complaint"),
     [
         (["--max-queue", "0"], "max_queue is 0"),
+        (["--max-sequences", "0"], "--max-sequences is 0"),
+        (["--cors-origin", "chat.example.org"], "'chat.example.org' is no origin"),
+        (["--api-key", "a", "--requests-per-minute", "0"], "requests_per_minute of an API key is 0"),
+        (["--tls-key", "key.pem"], "give --tls-cert as well"),
+        (["--tls-cert", __file__], "no certificate and its key in PEM form"),
         (["--request-timeout", "-1"], "request_timeout is -1"),
         (["--cache-memory", "lots"], "--cache-memory is 'lots'"),
         (["--api-key", "a b\n"], "API key"),

@@ -41,7 +41,7 @@ def served(model: str, *flags: str, **environment: str) -> Iterator[Served]:
         log, url = [], None
         for line in process.stderr:
             log.append(json.loads(line))
-            if url := re.search(r"http://127\.0\.0\.1:\d+", log[-1]["message"]):
+            if url := re.search(r"https?://127\.0\.0\.1:\d+", log[-1]["message"]):
                 break
         assert url is not None, log
         rest = map(json.loads, process.stderr)

@@ -12,7 +12,7 @@ from anthropic import Anthropic
 
 from chatglm3 import ChatGLM3
 from chatglm3.prompt import Message, ToolCall, render
-from chatglm3.server import Settings
+from chatglm3.server import ApiKey, Settings
 from tests.server.conftest import LiveServer
 from tests.server.scripted import Script
 from tests.tiny import write_tiny_checkpoint
@@ -29,7 +29,7 @@ BODY: dict[str, Any] = {"model": "tiny", "max_tokens": 200, "messages": QUESTION
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
     folder = write_tiny_checkpoint(tmp_path_factory.mktemp("messages") / "model", max_seq_len=1024)
-    settings = Settings(model_names=("tiny",), api_keys=("right",))
+    settings = Settings(model_names=("tiny",), api_keys=(ApiKey("right"),))
     with LiveServer(ChatGLM3.load(folder, device="cpu"), settings) as live:
         live.http.headers["x-api-key"] = "right"
         yield live

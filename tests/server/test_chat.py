@@ -192,8 +192,9 @@ def test_the_forms_of_messages(server: LiveServer) -> None:
 
 def test_null_is_the_same_as_nothing(server: LiveServer) -> None:
     names = """top_p n stop seed tools tool_choice logit_bias stream stream_options user response_format
-    logprobs top_logprobs functions function_call metadata store top_k min_p parallel_tool_calls modalities audio
-    prediction web_search_options reasoning_effort verbosity moderation prompt_cache_options service_tier"""
+    logprobs top_logprobs functions function_call metadata store top_k min_p parallel_tool_calls modalities
+    audio prediction web_search_options reasoning_effort verbosity moderation prompt_cache_options
+    service_tier"""
     assert text(ask(server, **dict.fromkeys(names.split()))) == text(ask(server))
 
 

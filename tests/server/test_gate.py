@@ -12,7 +12,7 @@ import pytest
 
 from chatglm3 import ChatGLM3
 from chatglm3.errors import InvalidParameterError
-from chatglm3.server import Settings
+from chatglm3.server import ApiKey, Settings
 from chatglm3.server.logs import REQUEST_ID, JsonLines, Text
 from tests.server.conftest import LiveServer
 
@@ -23,7 +23,10 @@ BODY = {"messages": [{"role": "user", "content": "hello"}], "max_tokens": 3}
 def guarded(load_tiny: Callable[[], ChatGLM3]) -> Iterator[LiveServer]:
     """A server with keys and a short patience."""
     settings = Settings(
-        model_names=("tiny",), api_keys=("sk-one", "sk-two"), body_timeout=0.3, request_timeout=0.8
+        model_names=("tiny",),
+        api_keys=(ApiKey("sk-one"), ApiKey("sk-two")),
+        body_timeout=0.3,
+        request_timeout=0.8,
     )
     with LiveServer(load_tiny(), settings) as live:
         yield live
@@ -76,7 +79,7 @@ def test_health_needs_none(guarded: LiveServer) -> None:
 def test_keys_that_no_header_can_carry() -> None:
     for key in ("", " a", "schlüssel", "a\nb"):
         with pytest.raises(InvalidParameterError, match="API key"):
-            Settings(api_keys=(key,))
+            ApiKey(key)
 
 
 def test_request_ids(server: LiveServer) -> None:

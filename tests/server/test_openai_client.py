@@ -11,7 +11,7 @@ import pytest
 from openai.types.chat import ChatCompletionMessageParam, ChatCompletionToolParam
 
 from chatglm3 import ChatGLM3
-from chatglm3.server import Settings
+from chatglm3.server import ApiKey, Settings
 from tests.server.conftest import LiveServer
 from tests.server.scripted import Script
 from tests.tiny import write_tiny_checkpoint
@@ -32,7 +32,7 @@ CALL = "get_weather\n ```python\ntool_call(city='Paris')\n```<|observation|>"
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
     folder = write_tiny_checkpoint(tmp_path_factory.mktemp("openai") / "model", max_seq_len=2048)
-    settings = Settings(model_names=("tiny",), api_keys=("sk-test",))
+    settings = Settings(model_names=("tiny",), api_keys=(ApiKey("sk-test"),))
     with LiveServer(ChatGLM3.load(folder, device="cpu"), settings) as live:
         yield live
 

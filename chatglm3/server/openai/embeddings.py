@@ -16,6 +16,7 @@ from typing_extensions import TypedDict
 from chatglm3.server.core import Core
 from chatglm3.server.embed import embed
 from chatglm3.server.errors import ApiError
+from chatglm3.server.keys import spend
 from chatglm3.server.openai.completions import TokenIds
 from chatglm3.server.openai.fields import Fields
 from chatglm3.server.stream import while_connected
@@ -82,6 +83,7 @@ def routes(core: Core) -> APIRouter:
         prompts = await _prompts(core, body)
         count = sum(map(len, prompts))
         core.note(request, prompt_tokens=count)
+        spend(request.scope, count)
         try:
             async with asyncio.timeout(core.settings.request_timeout):
                 vectors = await while_connected(request.receive, _vectors(core, prompts))
