@@ -1,4 +1,4 @@
-"""What fine-tuning adds to a network: a P-Tuning v2 prefix (arXiv:2110.07602)."""
+"""A P-Tuning v2 prefix (arXiv:2110.07602): learnt keys and values in front of every sequence."""
 
 from __future__ import annotations
 
@@ -12,20 +12,25 @@ from torch import Tensor
 from chatglm3.attention import KVCache
 from chatglm3.config import ModelConfig
 from chatglm3.errors import CheckpointError
+from chatglm3.model import Rotary, rotate
 
 
 @dataclass(frozen=True, eq=False)
 class Prefix:
     """Learnt keys and values of P cache entries that come before a sequence's first token.
 
-    The keys carry no rotary embedding, and the positions of the tokens that follow start at 0. (PEFT's prefix
-    tuning starts them at P instead.)
+    The positions of the tokens that follow start at 0, as in the published code, whose keys carry no rotary.
     """
 
     keys: Tensor
     """[num_layers, P, kv_heads, head_dim]"""
     values: Tensor
     """[num_layers, P, kv_heads, head_dim]"""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its tensors."""
+        return self.keys.nbytes + self.values.nbytes
 
     @property
     def length(self) -> int:
@@ -64,6 +69,30 @@ class Prefix:
         states = states.view(config.prefix_length, config.num_layers, 2, config.num_kv_heads, config.head_dim)
         keys, values = states.permute(2, 1, 0, 3, 4)
         return cls(keys.contiguous(), values.contiguous())
+
+    @classmethod
+    def from_peft(cls, embeddings: Tensor, config: ModelConfig) -> Prefix:
+        """From the `prompt_embeddings` [P, width] of peft's prefix tuning, in float32.
+
+        peft's keys carry no rotary either, but it counts the tokens that follow from P on. A score depends on
+        the difference of two positions, so keys turned to position -P mean the same to tokens counted from 0.
+        Raises CheckpointError where the width is not the network's.
+        """
+        width = config.kv_values_per_token
+        if (
+            embeddings.dim() != 2
+            or embeddings.shape[1] != width
+            or not 0 < len(embeddings) < config.max_seq_len
+        ):
+            raise CheckpointError(
+                f"the prefix is {list(embeddings.shape)}, but this network's are [tokens, {width}] with "
+                f"fewer than {config.max_seq_len} tokens; was it trained for another model?"
+            )
+        states = embeddings.float().view(-1, config.num_layers, 2, config.num_kv_heads, config.head_dim)
+        keys, values = states.permute(2, 1, 0, 3, 4).contiguous()
+        cos, sin = Rotary(config)(torch.tensor([len(embeddings)]))
+        rotate(keys.flatten(0, 1), cos, -sin)
+        return cls(keys, values)
 
     def to(self, device: torch.device | str, dtype: torch.dtype) -> Prefix:
         """The prefix on another device, in another dtype."""

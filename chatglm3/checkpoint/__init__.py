@@ -8,12 +8,13 @@ from chatglm3.checkpoint.fingerprint import base_fingerprint
 from chatglm3.checkpoint.load import Checkpoint, empty_model, load_model, stored_dtype
 from chatglm3.checkpoint.names import NameTable
 from chatglm3.checkpoint.prefix import load_prefix
-from chatglm3.checkpoint.read import has_weights, stored_tensors
+from chatglm3.checkpoint.read import StoredTensor, has_weights, stored_tensors, tensors_in
 from chatglm3.checkpoint.save import save_model
 
 __all__ = [
     "Checkpoint",
     "NameTable",
+    "StoredTensor",
     "base_fingerprint",
     "empty_model",
     "has_weights",
@@ -22,4 +23,5 @@ __all__ = [
     "save_model",
     "stored_dtype",
     "stored_tensors",
+    "tensors_in",
 ]

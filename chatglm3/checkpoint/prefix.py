@@ -6,12 +6,12 @@ from pathlib import Path
 
 import torch
 
-from chatglm3.prefix import Prefix
 from chatglm3.checkpoint.load import stored_dtype
 from chatglm3.checkpoint.names import PREFIX_ENCODER
 from chatglm3.checkpoint.read import stored_tensors
 from chatglm3.config import ModelConfig
 from chatglm3.errors import CheckpointError
+from chatglm3.prefix import Prefix
 
 
 def load_prefix(

@@ -75,7 +75,7 @@ def stored_tensors(folder: Path) -> dict[str, StoredTensor]:
     """
     found: dict[str, StoredTensor] = {}
     for path in _weight_files(folder):
-        for tensor in _tensors_of(path):
+        for tensor in tensors_in(path):
             if tensor.name in found:
                 raise CheckpointError(
                     f"{tensor.name} is in {found[tensor.name].path} and in {path}; keep one"
@@ -126,7 +126,8 @@ def _indexed_files(index: Path) -> list[Path]:
     return [index.parent / name for name in names]
 
 
-def _tensors_of(path: Path) -> Iterator[StoredTensor]:
+def tensors_in(path: Path) -> Iterator[StoredTensor]:
+    """Every tensor of one file: safetensors, or what `torch.save` wrote. Errors as in `stored_tensors`."""
     _check_start(path)
     with _errors_name(path):
         if path.suffix == ".safetensors":
@@ -160,7 +161,7 @@ def _check_start(path: Path) -> None:
         )
     if not start:
         raise CheckpointError(f"{path} is empty; {_AGAIN}")
-    if path.suffix == ".bin" and not start.startswith(b"PK"):
+    if path.suffix in (".bin", ".pt") and not start.startswith(b"PK"):
         raise CheckpointError(
             f"{path} was not loaded: it is no zip file, as PyTorch writes them since version 1.6. It is "
             "damaged, or a plain pickle, which could hold code that runs when loaded. Take the checkpoint's "
