@@ -20,10 +20,9 @@ All of it but the page, in a program:
 
 While the loop runs, other threads (callbacks of the page) may call `session.stop()`, and decide with
 `session.approve(True)` whenever `session.approval` holds a call that wants to be approved. An answered
-conversation can be changed: `session.again(settings)` regenerates; `session.conversation.rewind(step.message)`
-takes a question back and returns its text, for `ask` (edit), or for the input box (undo; then
-`session.keep()`). `export.to_json`, `to_markdown` and `export.read_file` write and read files; `users.add`
-takes what was read.
+conversation can be changed: `session.again(settings)` regenerates; `conversation.rewind(step.message)` takes
+a question back and returns its text, for `ask` (edit), or for the input box (undo; then `session.keep()`).
+`export.to_json`, `to_markdown` and `export.read_file` write and read files; `users.add` takes what was read.
 """
 
 from chatglm3.web.api import Api, ModelInfo
