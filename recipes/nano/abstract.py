@@ -1,8 +1,8 @@
-"""Documents of random pieces: repeat, look up, choose, fill in. They teach copying before there is meaning.
+"""Documents of random pieces: repeat, go on, look up, choose, fill in. They teach reading before meaning.
 
-A network that starts with conversations alone takes many times longer to find out that answers are copied
-from the prompt. Each document has the outer form of a conversation: context after `<|user|>`, answer after
-`<|assistant|>`.
+A network that starts with conversations alone takes many times longer to find out that answers stand in the
+prompt, and where. Each document has the outer form of a conversation: rows in a system message, then several
+questions about them, each with its answer, so that one document asks for the same ability many times.
 """
 
 from __future__ import annotations
@@ -13,6 +13,10 @@ from collections.abc import Callable
 from chatglm3.tokenizer import Tokenizer
 from chatglm3.train.encode import Example
 
+Ids = list[int]
+Exercise = tuple[Ids, list[tuple[Ids, Ids]]]
+"""What stands in the system message (may be nothing), and questions with their answers."""
+
 
 class AbstractDocuments:
     """Draws documents over the pieces of one vocabulary."""
@@ -22,73 +26,91 @@ class AbstractDocuments:
         first = 3 + 256  # after unknown, begin, end and the bytes
         last = min(tokenizer.special_ids.values())
         self.pieces = [i for i in range(first, last) if len(tokenizer.id_to_piece(i)) <= 8]
+        random.Random(0).shuffle(self.pieces)
+        self.drawn_from = self.pieces
         self.marks = {
             mark: tokenizer.encode(mark)[1:] for mark in (": ", ", ", "\n", "(", ")", "='", "'", "?")
         }
-        self.kinds: tuple[Callable[[random.Random], tuple[list[int], list[int]]], ...] = (
-            self._repeat, self._continue, self._look_up, self._name_of, self._call,
+        self.opening = tokenizer.encode("\n")  # of every message's text
+        self.kinds: tuple[Callable[[random.Random], Exercise], ...] = (
+            self._repeat, self._go_on, self._look_up, self._name_of, self._call,
         )  # fmt: skip
 
-    def draw(self, rng: random.Random) -> Example:
-        """One document; its answer is what is to be learnt."""
+    def draw(self, rng: random.Random, variety: int | None = None) -> Example:
+        """One document; its answers are what is to be learnt. variety: how many different pieces to use."""
         t = self.tokenizer
-        context, answer = rng.choice(self.kinds)(rng)
-        ids = [*t.prefix_ids, t.user_id, *context, t.assistant_id]
-        return Example([*ids, *answer, t.eos_id], [False] * len(ids) + [True] * (len(answer) + 1))
+        self.drawn_from = self.pieces[:variety]
+        rows, questions = rng.choice(self.kinds)(rng)
+        ids, learnt = list(t.prefix_ids), [False] * len(t.prefix_ids)
 
-    def _some(self, rng: random.Random, low: int, high: int) -> list[int]:
-        return [rng.choice(self.pieces) for _ in range(rng.randint(low, high))]
+        def write(pieces: Ids, answer: bool) -> None:
+            ids.extend(pieces)
+            learnt.extend([answer] * len(pieces))
 
-    def _repeat(self, rng: random.Random) -> tuple[list[int], list[int]]:
-        text = self._some(rng, 3, 30)
-        return text, text
+        if rows:
+            write([t.system_id, *self.opening, *rows], False)
+        for question, answer in questions:
+            write([t.user_id, *self.opening, *question, t.assistant_id], False)
+            write([*self.opening, *answer], True)
+        write([t.user_id], True)
+        return Example(ids, learnt)
 
-    def _continue(self, rng: random.Random) -> tuple[list[int], list[int]]:
+    def _some(self, rng: random.Random, low: int, high: int) -> Ids:
+        return rng.choices(self.drawn_from, k=rng.randint(low, high))
+
+    def _repeat(self, rng: random.Random) -> Exercise:
+        texts = [self._some(rng, 2, 20) for _ in range(rng.randint(1, 4))]
+        return [], [(text, text) for text in texts]
+
+    def _go_on(self, rng: random.Random) -> Exercise:
+        """Two neighbours ask for those that follow them."""
         text = self._some(rng, 20, 60)
-        at = rng.randint(0, len(text) - 12)
-        return [*text, *self.marks["?"], *text[at : at + 2]], text[at + 2 : at + rng.randint(4, 12)]
+        places = [rng.randint(0, len(text) - 12) for _ in range(rng.randint(2, 6))]
+        return text, [(text[at : at + 2], text[at + 2 : at + rng.randint(4, 10)]) for at in places]
 
-    def _pairs(self, rng: random.Random) -> list[tuple[list[int], list[int]]]:
-        return [(self._some(rng, 1, 3), self._some(rng, 1, 5)) for _ in range(rng.randint(2, 8))]
+    def _look_up(self, rng: random.Random) -> Exercise:
+        marks = self.marks
+        pairs = [(self._some(rng, 1, 3), self._some(rng, 1, 4)) for _ in range(rng.randint(2, 8))]
+        rows = [t for key, value in pairs for t in (*key, *marks[": "], *value, *marks["\n"])]
+        asked = rng.choices(pairs, k=rng.randint(2, 8))
+        return rows, [([*key, *marks["?"]], value) for key, value in asked]
 
-    def _look_up(self, rng: random.Random) -> tuple[list[int], list[int]]:
-        pairs = self._pairs(rng)
-        context = [t for k, v in pairs for t in (*k, *self.marks[": "], *v, *self.marks["\n"])]
-        key, value = rng.choice(pairs)
-        return [*context, *key, *self.marks["?"]], value
+    def _name_of(self, rng: random.Random) -> Exercise:
+        """A name stands before what describes it, and a part of the description asks for it."""
+        marks = self.marks
+        known = [(self._some(rng, 1, 3), self._some(rng, 3, 6)) for _ in range(rng.randint(2, 5))]
+        rows = [t for name, about in known for t in (*name, *marks[": "], *about, *marks["\n"])]
+        questions = []
+        for name, about in rng.choices(known, k=rng.randint(2, 8)):
+            asked = rng.sample(about, rng.randint(1, 3))
+            questions.append(([*self._some(rng, 0, 3), *asked, *self._some(rng, 0, 3)], name))
+        return rows, questions
 
-    def _name_of(self, rng: random.Random) -> tuple[list[int], list[int]]:
-        """The name stands before what describes it, and a part of the description asks for it."""
-        rows = [(self._some(rng, 1, 4), self._some(rng, 3, 6)) for _ in range(rng.randint(2, 5))]
-        context = [t for name, about in rows for t in (*name, *self.marks[": "], *about, *self.marks["\n"])]
-        name, about = rng.choice(rows)
-        asked = rng.sample(about, min(len(about), rng.randint(1, 3)))
-        noise = self._some(rng, 0, 3)
-        return [*context, *noise, *asked, *self._some(rng, 0, 3)], name
-
-    def _call(self, rng: random.Random) -> tuple[list[int], list[int]]:
+    def _call(self, rng: random.Random) -> Exercise:
         """Choose a row by its description and fill its keys with the values that follow their labels."""
         marks = self.marks
-        rows = [
+        known = [
             (
                 self._some(rng, 1, 3),
                 self._some(rng, 2, 4),
                 [self._some(rng, 1, 2) for _ in range(rng.randint(1, 2))],
             )
-            for _ in range(rng.randint(1, 3))
+            for _ in range(rng.randint(1, 4))
         ]
-        context: list[int] = []
-        for name, about, keys in rows:
-            context += [*name, *marks[": "], *about]
+        rows: Ids = []
+        for name, about, keys in known:
+            rows += [*name, *marks[": "], *about]
             for key in keys:
-                context += [*marks[", "], *key]
-            context += marks["\n"]
-        name, about, keys = rng.choice(rows)
-        settings = [(key, self._some(rng, 1, 5)) for key in keys]
-        answer = [*name, *marks["("]]
-        for i, (key, value) in enumerate(settings):
-            answer += [*(marks[", "] if i else []), *key, *marks["='"], *value, *marks["'"]]
-        asked = [*about]
-        for key, value in rng.sample(settings, len(settings)):
-            asked += [*key, *value, *marks[", "]]
-        return context + asked, [*answer, *marks[")"]]
+                rows += [*marks[", "], *key]
+            rows += marks["\n"]
+        questions = []
+        for name, about, keys in rng.choices(known, k=rng.randint(1, 5)):
+            settings = [(key, self._some(rng, 1, 4)) for key in keys]
+            answer = [*name, *marks["("]]
+            for i, (key, value) in enumerate(settings):
+                answer += [*(marks[", "] if i else []), *key, *marks["='"], *value, *marks["'"]]
+            asked = [*about]
+            for key, value in rng.sample(settings, len(settings)):
+                asked += [*key, *value, *marks[", "]]
+            questions.append((asked, [*answer, *marks[")"]]))
+        return rows, questions

@@ -371,7 +371,9 @@ def _together(rng: random.Random, told: list[tuple[str, str]], lang: Lang) -> Me
     text = told[0][0]
     for more, _ in told[1:]:
         text = text.rstrip(".。")
-        text += rng.choice((" and ", ", and ", ". ", ", ") if lang == "en" else ("，", "。", "，还有，", "，另外，"))
+        text += rng.choice(
+            (" and ", ", and ", ". ", ", ") if lang == "en" else ("，", "。", "，还有，", "，另外，")
+        )
         text += more
     return [_user(text), _assistant((" " if lang == "en" else "").join(ack for _, ack in told))]
 

@@ -61,7 +61,11 @@ def _table(name: str) -> dict[Lang, tuple[str, ...]]:
 # ---- expressions: how they are said, and the python, over a and b ------------------------------------------
 
 _BINARY = tuple(
-    (_TABLES[f"{sign} en"], _TABLES[f"{sign} zh"], "{a} * {b} / 100" if sign == "%%" else f"{{a}} {sign} {{b}}")
+    (
+        _TABLES[f"{sign} en"],
+        _TABLES[f"{sign} zh"],
+        "{a} * {b} / 100" if sign == "%%" else f"{{a}} {sign} {{b}}",
+    )
     for sign in ("+", "-", "*", "/", "**", "%", "%%")
 )
 _WORD_PROBLEMS = {sign: _table(f"word {sign}") for sign in "+-*/"}
@@ -298,7 +302,9 @@ def sequence(rng: random.Random, split: Split, lang: Lang) -> Task:
     )  # fmt: skip
     en, zh, code, output = rng.choice(rows)
     asked = en if lang == "en" else zh
-    said = rng.choice(part((asked, *_OTHERWISE.get(asked, ())), split)).format(n=n, w=w, small=small, a=a, b=b, letter=letter)
+    said = rng.choice(part((asked, *_OTHERWISE.get(asked, ())), split)).format(
+        n=n, w=w, small=small, a=a, b=b, letter=letter
+    )
     direct = said.endswith(("?", "？")) or said.startswith(("reverse", "把"))
     text = said if direct else _say(rng, split, lang, said)
     if "program" in en:

@@ -14,14 +14,11 @@ Messages = list[dict[str, Any]]
 Generator = Callable[[random.Random, Split, Lang], Messages]
 
 MIX: dict[str, tuple[Generator, float]] = {
-    "chat": (chat.conversation, 0.26),
-    "tools": (toolchat.conversation, 0.48),
-    "code": (code.conversation, 0.26),
+    "chat": (chat.conversation, 0.24),
+    "tools": (toolchat.conversation, 0.52),
+    "code": (code.conversation, 0.24),
 }
 """Kind of conversation -> (generator, share of the conversations)."""
-
-READING_MIX = {"chat": 0.17, "tools": 0.60, "code": 0.23}
-"""The shares in the later stages of training, which are about reading schemas."""
 
 
 def seeded(*key: object) -> random.Random:
@@ -30,16 +27,12 @@ def seeded(*key: object) -> random.Random:
 
 
 def conversation(
-    seed: int, index: int, split: Split = "train", most_tools: int = 5, stage: int = 0
+    seed: int, index: int, split: Split = "train", most_tools: int = 5, unreal: float = 0.0
 ) -> Messages:
-    """Conversation number `index` of the stream with this seed, with no more than `most_tools` tools.
-
-    stage: of the training, see toolchat.conversation().
-    """
+    """Conversation number `index` of the stream with this seed; see toolchat.conversation() for the rest."""
     rng = seeded("conversation", seed, index, split)
     lang: Lang = rng.choice(("en", "zh"))
-    shares = [READING_MIX[kind] if stage else share for kind, (_, share) in MIX.items()]
-    generator = rng.choices([g for g, _ in MIX.values()], shares)[0]
+    generator = rng.choices([g for g, _ in MIX.values()], [share for _, share in MIX.values()])[0]
     if generator is toolchat.conversation:
-        return toolchat.conversation(rng, split, lang, most_tools, stage)
+        return toolchat.conversation(rng, split, lang, most_tools, unreal)
     return generator(rng, split, lang)

@@ -25,14 +25,10 @@ class Settings:
     conversations_per_step: int
     steps: int
     decay: float
-    opening: int = 60
-    """Steps of abstract copying and look-up documents before conversations prevail."""
-    ramp: int = 400
-    """Steps until the prompts hold up to five tools instead of one or two."""
-    reading_from: int = 850
-    """Steps until tools carry invented names as well and calls prevail."""
-    closing_from: int = 1100
-    """Steps until one tool at a time prevails, with more kinds of values."""
+    opening: int = 1200
+    """Steps of abstract copying and look-up documents before the first conversation."""
+    ramp: int = 2000
+    """Steps from the first conversation until the mix is the final one: more real tools, fewer exercises."""
     seed: int = 20
     matrix_rate: float = 0.02
     vector_rate: float = 3e-3
@@ -60,7 +56,7 @@ class Settings:
 
 
 SETTINGS = {
-    "cpu": Settings("cpu", 8, 160, 4, 32, 448, conversations_per_step=48, steps=1660, decay=0.49),
+    "cpu": Settings("cpu", 8, 192, 6, 32, 512, conversations_per_step=36, steps=6500, decay=0.3),
     "gpu": Settings(
         "gpu", 10, 256, 8, 32, 640, conversations_per_step=192, steps=8000, decay=0.4, micro_batch=65536
     ),

@@ -115,11 +115,16 @@ def _observed(text: str) -> dict[str, Any]:
     return {"role": "observation", "content": text}
 
 
-def toolbox(rng: random.Random, split: Split, lang: Lang, count: int, wide: bool = False) -> list[Tool]:
-    """`count` tools about different things; some are chosen to be mistaken for the first."""
-    tools = [draw_tool(rng, split, lang, wide=wide)]
+def toolbox(rng: random.Random, split: Split, lang: Lang, count: int, unreal: float = 0.0) -> list[Tool]:
+    """`count` tools about different things; some are chosen to be mistaken for the first.
+
+    unreal: probability that none of them makes sense (see draw_tool).
+    """
+    kind = float(rng.random() < unreal)
+    tools = [draw_tool(rng, split, lang, unreal=kind)]
     while len(tools) < count:
-        other = draw_tool(rng, split, lang, near=tools[0] if rng.random() < 0.4 else None, wide=wide)
+        near = tools[0] if rng.random() < 0.4 else None
+        other = draw_tool(rng, split, lang, near=near, unreal=kind)
         if other.name not in [t.name for t in tools] and other.concept not in [t.concept for t in tools]:
             tools.append(other)
     rng.shuffle(tools)
@@ -205,27 +210,23 @@ def _missing(rng: random.Random, tool: Tool, lang: Lang, split: Split) -> Messag
 
 
 def conversation(
-    rng: random.Random, split: Split, lang: Lang, most_tools: int = 5, stage: int = 0
+    rng: random.Random, split: Split, lang: Lang, most_tools: int = 5, unreal: float = 0.0
 ) -> Messages:
-    """A conversation of one to four exchanges with one to `most_tools` tools.
+    """A conversation of one to six exchanges with one to `most_tools` tools.
 
-    stage: 0 for the beginning of training; 1 gives some tools invented names and makes calls more frequent than
-        anything else; 2 has fewer tools at once, and more kinds of values.
+    unreal: share of the conversations whose tools make no sense, and of the real tools that bear invented names.
     """
-    reading = stage > 0
-    no_tool, missing, talk = (0.78, 0.82, 0.96) if reading else (0.85, 0.90, 0.96)
     schema_lang = _schema_lang(rng, lang)
-    shares = (32, 26, 30, 8, 4) if stage < 2 else (56, 24, 18, 1, 1)
-    count = min(most_tools, rng.choices((1, 2, 3, 4, 5), shares)[0])
-    tools = toolbox(rng, split, schema_lang, count, wide=stage > 1)
-    if reading:
-        tools = [disguised(rng, tool) if rng.random() < 0.4 else tool for tool in tools]
+    count = min(most_tools, rng.choices((1, 2, 3, 4, 5), (26, 22, 40, 8, 4))[0])
+    tools = toolbox(rng, split, schema_lang, count, unreal)
+    if rng.random() < unreal:
+        tools = [disguised(rng, tool) if rng.random() < 0.5 else tool for tool in tools]
         if len({tool.name for tool in tools}) < len(tools):
             tools = tools[:1]
     messages = [
         system_message(tools) if rng.random() < 0.85 else system_message(tools, rng.choice(OTHER_SYSTEMS))
     ]
-    for _ in range(rng.choices((1, 2, 3, 4), (22, 30, 30, 18))[0]):
+    for _ in range(rng.choices((1, 2, 3, 4, 5, 6), (16, 18, 20, 18, 16, 12))[0]):
         tool = rng.choice(tools)
         said_in = tool.only or lang
         roll = rng.random()
@@ -233,20 +234,18 @@ def conversation(
             messages += _called(rng, tool, tool.ask(rng, said_in), said_in)
             if rng.random() < 0.12:
                 messages += _again(rng, tool, said_in, split)
-        elif roll < 0.74 and all(t.only in (None, lang) for t in tools):
+        elif roll < 0.76 and all(t.only in (None, lang) for t in tools):
             messages += _two_calls(rng, tools, lang, split)
-        elif roll < no_tool:
+        elif roll < 0.87:
             other = draw_tool(rng, split, lang)
             if all(_apart(other, t) for t in tools):
                 messages += [_user(other.ask(rng, lang).text), _assistant(no_tool_answer(tools, lang))]
-        elif roll < missing:
+        elif roll < 0.91:
             messages += _missing(rng, tool, said_in, split)
-        elif roll < talk and not (reading and roll < 0.9):
+        elif roll < 0.96:
             messages += chat.small_talk(rng, split, lang)
-        elif roll >= talk:
-            messages += chat.facts(rng, split, lang, (0, 1))
         else:
-            messages += _called(rng, tool, tool.ask(rng, said_in), said_in)
+            messages += chat.facts(rng, split, lang, (0, 1))
     if len(messages) == 1:
         tool = tools[0]
         said_in = tool.only or lang

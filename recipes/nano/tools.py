@@ -63,24 +63,23 @@ class Tool:
 
 
 def draw_tool(
-    rng: random.Random, split: Split, lang: Lang, near: Tool | None = None, wide: bool = False
+    rng: random.Random, split: Split, lang: Lang, near: Tool | None = None, unreal: float = 0.0
 ) -> Tool:
     """A tool whose schema is in `lang`. `near` asks for one that is easily mistaken for that tool.
 
-    wide: give its parameters more kinds of values, such as file names, addresses and sentences.
+    unreal: share of tools that make no sense, so that only reading their schemas helps; for training.
     """
-    kinds = _WIDE_KINDS if wide else _FIELD_KINDS
     if near and near.concept.count("/") == 2 and rng.random() < 0.6:
         _, thing, field = near.concept.split("/")
         return _lookup(
             rng, split, lang, thing if rng.random() < 0.5 else None, field if rng.random() < 0.5 else None
         )
+    if rng.random() < unreal:
+        return (_scrambled if rng.random() < 0.75 else _nonsense)(rng, lang)
     roll = rng.random()
-    if roll < 0.45:
+    if roll < 0.6:
         return _everyday(rng, split, lang)
-    if roll < 0.65:
-        return _lookup(rng, split, lang, None, None)
-    return _action(rng, split, lang, kinds) if roll < 0.88 else _nonsense(rng, lang, kinds)
+    return _lookup(rng, split, lang, None, None) if roll < 0.78 else _action(rng, split, lang)
 
 
 # ---- names and schemas -------------------------------------------------------------------------------------
@@ -208,17 +207,21 @@ _ASK_ZH = ("请问{}", "你好，{}", "我想知道{}", "告诉我，{}", "麻�
            "想请教一下，{}", "好，{}", "对了，{}", "另外，{}", "不好意思，{}")  # fmt: skip
 
 
+_STATEMENT = re.compile(
+    r"(the|i|i'm|i'd|i've|my|we|our|there|it|it's|this|that|someone) |[我你他她]|家里|这|那", re.IGNORECASE
+)
+"""How a base begins that tells of a wish or a problem, which "please" does not fit."""
+
+
 def _polite(rng: random.Random, split: Split, base: str, arguments: dict[str, Value], lang: Lang) -> Request:
     """Wrap a request in an opening or a courtesy, and vary case and punctuation."""
     question = base[-1] in "?？"
     if rng.random() < 0.45:
-        frames = {
-            ("en", True): _ASK_EN,
-            ("en", False): _OPEN_EN,
-            ("zh", True): _ASK_ZH,
-            ("zh", False): _OPEN_ZH,
-        }[lang, question]
-        frame = rng.choice(part(frames, split))
+        asks, commands = (_ASK_EN, _OPEN_EN) if lang == "en" else (_ASK_ZH, _OPEN_ZH)
+        frames = part(asks if question else commands, split)
+        if not question and _STATEMENT.match(base):
+            frames = tuple(f for f in frames if re.match(r".*[,!，]\s?\{\}|\{\}[,，]", f)) or ("{}",)
+        frame = rng.choice(frames)
         inner = base.rstrip("?？") if frame.endswith(("?", "？")) and question else base
         base = frame.format(inner)
     roll = rng.random()
@@ -250,40 +253,9 @@ _LOOKUP_ZH = ("{o}{v}的{f}是什么？", "{v}的{f}是多少？", "查一下{o}
               "看看{v}的{f}", "{o}{v}有什么{f}？", "{v}的{f}", "查询{o}“{v}”的{f}", "{o}“{v}”的{f}是？", "给我{o}{v}的{f}",
               "请给出{v}的{f}", "找找{o}{v}的{f}", "知道{v}的{f}吗？")  # fmt: skip
 _FIELD_KINDS = (
-    "word",
-    "word",
-    "phrase",
-    "phrase",
-    "code",
-    "time",
-    "word",
-    "word",
-    "phrase",
-    "int",
-    "code",
-    "person",
-    "city",
-    "small",
-    "float",
-    "date",
-    "color",
-    "bool",
-    "numbers",
-)
-
-_WIDE_KINDS = (
-    *_FIELD_KINDS,
-    "file",
-    "file",
-    "email",
-    "url",
-    "phone",
-    "sentence",
-    "topic",
-    "symbol",
-    "food",
-    "room",
-)
+    *("word",) * 4, *("phrase",) * 3, "code", "code", "time", "int", "int", "person", "city", "small", "float", "date", "color", "bool",
+    "numbers", "file", "file", "email", "url", "phone", "sentence", "topic", "symbol", "food", "room",
+)  # fmt: skip
 
 
 def _lookup(rng: random.Random, split: Split, lang: Lang, thing: str | None, field: str | None) -> Tool:
@@ -376,7 +348,7 @@ _SETTING_EN = (
 _SETTING_ZH = ("{f}{v}", "{f}是{v}", "{f}：{v}", "{f}为{v}", "{f}设为{v}", "{f}用{v}", "以{v}作为{f}")
 
 
-def _action(rng: random.Random, split: Split, lang: Lang, kinds: tuple[str, ...]) -> Tool:
+def _action(rng: random.Random, split: Split, lang: Lang) -> Tool:
     """A tool that does something to a thing with one to three settings, as `create_note(title, color)`."""
     stem, verb_en, verb_zh = rng.choice(part(words.ACTION_VERBS, split))
     o_en, o_zh = rng.choice(part(words.OBJECTS, split))
@@ -398,7 +370,7 @@ def _action(rng: random.Random, split: Split, lang: Lang, kinds: tuple[str, ...]
     slots = [
         Slot(
             f_en.replace(" ", "_"),
-            rng.choice(kinds),
+            rng.choice(_FIELD_KINDS),
             rng.choice((f"The {f_en} of the {o_en}", f"{f_en}", f"{o_en} {f_en}", f"the {f_en}"))
             if lang == "en"
             else rng.choice((f"{o_zh}的{f_zh}", f_zh, f"{o_zh}{f_zh}")),
@@ -443,7 +415,7 @@ def _action(rng: random.Random, split: Split, lang: Lang, kinds: tuple[str, ...]
     )
 
 
-def _nonsense(rng: random.Random, lang: Lang, kinds: tuple[str, ...]) -> Tool:
+def _nonsense(rng: random.Random, lang: Lang) -> Tool:
     """A tool of invented words: only its schema says what it does."""
 
     def invent() -> str:
@@ -459,7 +431,7 @@ def _nonsense(rng: random.Random, lang: Lang, kinds: tuple[str, ...]) -> Tool:
             f if rng.random() < 0.6 else f"arg{i + 1}" if rng.random() < 0.3 else values.syllables(rng, 2, 2)
         )
         if key not in [s.key for s in slots]:
-            slots.append(Slot(key, rng.choice(kinds), f"the {f}" if lang == "en" else f))
+            slots.append(Slot(key, rng.choice(_FIELD_KINDS), f"the {f}" if lang == "en" else f))
     description = f"{verb.capitalize()} the {thing}" if lang == "en" else f"{verb}{thing}"
     labels = [s.description.removeprefix("the ") for s in slots]
 
@@ -480,6 +452,57 @@ def _nonsense(rng: random.Random, lang: Lang, kinds: tuple[str, ...]) -> Tool:
     return Tool(
         name, _schema(rng, name, description, slots), tuple(slots), ask, observe, f"{verb} {thing}", lang
     )
+
+
+def _scrambled(rng: random.Random, lang: Lang) -> Tool:
+    """A tool described by real words that do not belong together: to choose it, its description must be read.
+
+    The request has some of the description's words among others, in any order; the name shares none of them
+    more often than not.
+    """
+    zh = lang == "zh"
+    pool = [pair[zh] for table in (words.OBJECTS, words.FIELDS) for pair in part(table, "train")]
+    about = rng.sample(pool, rng.randint(2, 5))
+    named = rng.sample(about, 1) if rng.random() < 0.3 else []
+    named += [pair[0] for pair in rng.sample(part(words.OBJECTS, "train"), rng.randint(1, 2))]
+    name = (
+        _styled(rng, "_".join(w.replace(" ", "_") for w in named))
+        if not zh or rng.random() < 0.7
+        else "".join(named)
+    )
+    slots: list[Slot] = []
+    labels: list[str] = []
+    for label in rng.sample(pool, rng.choices((0, 1, 2, 3), (15, 45, 28, 12))[0]):
+        key = label.replace(" ", "_") if rng.random() < 0.4 else _invented_name(rng)
+        if key.isidentifier() and key not in [s.key for s in slots] and label not in about:
+            slots.append(Slot(key, rng.choice(_FIELD_KINDS), f"the {label}" if not zh else label))
+            labels.append(label)
+    gap = "" if zh else " "
+    description = (
+        gap.join(about)
+        if rng.random() < 0.5
+        else rng.choice(("，" if zh else ", ", "的" if zh else " of the ")).join(about)
+    )
+
+    def ask(rng: random.Random, ask_lang: Lang) -> Request:
+        drawn = [KINDS[s.kind](rng, "train", ask_lang) for s in slots]
+        said = [f"{f}{gap}{_spoken(v, ask_lang)}" for f, v in zip(labels, drawn)]
+        wanted = rng.sample(about, rng.randint(1, len(about)))
+        noise = [w for w in rng.sample(pool, rng.randint(0, 2)) if w not in about]
+        wish = (rng.choice(("", " ", "的", "，")) if zh else rng.choice((" ", " ", " and ", " the "))).join(
+            [*noise, *wanted]
+        )
+        text = (("，" if zh else ", ") if rng.random() < 0.7 else " ").join(
+            rng.sample([wish, *said], len(said) + 1) if rng.random() < 0.4 else [wish, *said]
+        )
+        return _polite(rng, "train", text, {s.key: v for s, v in zip(slots, drawn)}, ask_lang)
+
+    def observe(rng: random.Random, obs_lang: Lang) -> dict[str, Any]:
+        key = rng.choice(part(words.FIELDS, "train"))[0].replace(" ", "_")
+        return {key: KINDS["word"](rng, "train", obs_lang)}
+
+    schema = _schema(rng, name, description, slots)
+    return Tool(name, schema, tuple(slots), ask, observe, " ".join(about), lang)
 
 
 # ---- disguises ---------------------------------------------------------------------------------------------

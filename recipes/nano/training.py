@@ -44,27 +44,29 @@ class Documents:
         s = self.settings
         rng = seeded("step", s.seed, step)
         examples = [self._example(rng, step, i) for i in range(s.conversations_per_step)]
-        context_weight = 0.2 if step < s.opening * 5 else 0.0
-        groups = group_by_length(examples, s.micro_batch)
-        return [collate(group, self.tokenizer.pad_id, context_weight) for group in groups]
+        return [collate(group, self.tokenizer.pad_id) for group in group_by_length(examples, s.micro_batch)]
 
     def _example(self, rng: random.Random, step: int, position: int) -> Example:
         s = self.settings
-        stage = (step >= s.reading_from) + (step >= s.closing_from)
-        if step < s.opening:
-            share = 0.95
-        else:
-            share = max((0.03, 0.08, 0.2)[stage], 0.5 * (1 - (step - s.opening) / (4 * s.opening)))
-        if rng.random() < share:
-            return self.abstract.draw(rng)
-        most_tools = 5 if step > s.ramp else 1 if step < s.ramp // 4 else 3
+        done = (step - s.opening) / s.ramp  # 0 when conversations begin, 1 when the mix is the final one
+        if rng.random() < _between(1.0, 0.10, done):
+            return self.abstract.draw(rng, variety=300 if step < s.opening // 2 else None)
+        most_tools = 1 if done < 0.25 else 3 if done < 1 else 5
+        unreal = _between(0.7, 0.25, done)
         index = step * s.conversations_per_step + position
         while True:
-            messages = [Message.from_dict(m) for m in conversation(s.seed, index, "train", most_tools, stage)]
+            messages = [
+                Message.from_dict(m) for m in conversation(s.seed, index, "train", most_tools, unreal)
+            ]
             try:
                 return encode(messages, self.tokenizer, s.max_length)
             except PromptTooLongError:
                 index += 1_000_000_007  # another one in its place
+
+
+def _between(first: float, last: float, done: float) -> float:
+    """From `first` where `done` is 0 (or less) to `last` where it is 1 (or more)."""
+    return first + (last - first) * min(max(done, 0.0), 1.0)
 
 
 class Prefetched:

@@ -118,9 +118,9 @@ def test_calls_carry_the_users_own_words() -> None:
 
 def test_every_call_in_the_data_is_read_by_the_parser() -> None:
     calls = 0
-    for stage in (0, 1, 2):
+    for unreal in (0.0, 0.5, 1.0):
         for index in range(400):
-            for message in conversation(6, index, "train", 5, stage):
+            for message in conversation(6, index, "train", 5, unreal):
                 if message.get("metadata") and message["metadata"] != "interpreter":
                     parser = ReplyParser([message["metadata"]])
                     parser.feed(f"{message['metadata']}\n {message['content']}")
