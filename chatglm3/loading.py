@@ -8,13 +8,14 @@ ones, whose cost is in the calls and not in the bytes.
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from chatglm3 import hub
-from chatglm3.adapters import Prefix
+from chatglm3.adapters import Adapter, Prefix, StoredLora, read_adapter
 from chatglm3.checkpoint import load_model, load_prefix
 from chatglm3.config import ModelConfig
 from chatglm3.engine import Engine
@@ -72,6 +73,28 @@ def load(
     model = load_model(folder, device=chosen_device, dtype=chosen_dtype, quantize=quantize, config=config)
     prefix = load_prefix(folder, config, device=chosen_device, dtype=chosen_dtype)
     return LoadedModel(str(name), folder, config, tokenizer, model, prefix, chosen_device, chosen_dtype)
+
+
+def load_adapters(loaded: LoadedModel, paths: Mapping[str, str | Path]) -> dict[str, Adapter]:
+    """The adapters in these folders, by the same names, ready for the model's device.
+
+    Raises CheckpointError for one that is damaged or was made for another model, DeviceError where they do
+    not fit into memory.
+    """
+    adapters: dict[str, Adapter] = {}
+    for name, path in paths.items():
+        stored = read_adapter(path, loaded.folder, loaded.config)
+        needed = stored.num_values * loaded.dtype.itemsize
+        if needed > free_memory(loaded.device):
+            raise DeviceError(
+                f"the adapter {name!r} takes {needed / 1e9:.2f} GB, which {loaded.device} has not left; load "
+                "fewer adapters, or hold the model in fewer bits (quantize='int4')"
+            )
+        if isinstance(stored, StoredLora):
+            adapters[name] = stored.on(loaded.model)
+        else:
+            adapters[name] = stored.to(loaded.device, loaded.dtype)
+    return adapters
 
 
 def choose_device(device: str | torch.device | None = None) -> torch.device:
@@ -145,15 +168,20 @@ def make_engine(
     valid_vocab: int | None = None,
     cache_bytes: int | None = None,
     max_sequences: int = 64,
+    adapters: Mapping[str, Adapter] | None = None,
+    default_adapter: str | None = None,
 ) -> Engine:
     """An engine with a cache that fits this machine.
 
     cache_bytes: memory for keys and values; by default four whole contexts, or half of what is free if that
         is less.
     max_sequences: most answers that run at once; others wait.
+    adapters: by the names under which requests choose them; default_adapter answers those that choose none.
     """
+    adapters = adapters or {}
     if cache_bytes is None:
-        context = model.config.max_seq_len + model.config.prefix_length
+        prefixes = [a for a in (prefix, *adapters.values()) if isinstance(a, Prefix)]
+        context = model.config.max_seq_len + max((p.length for p in prefixes), default=0)
         wanted = model.config.kv_values_per_token * model.dtype.itemsize * context * _CONTEXTS
         cache_bytes = min(wanted, free_memory(model.device) // 2)
     return Engine(
@@ -162,5 +190,7 @@ def make_engine(
         max_batch_tokens=max(512, max_sequences),
         max_sequences=max_sequences,
         prefix=prefix,
+        adapters=adapters,
+        default_adapter=default_adapter,
         valid_vocab=valid_vocab,
     )

@@ -28,9 +28,9 @@ class Prefix:
     """[num_layers, P, kv_heads, head_dim]"""
 
     @property
-    def nbytes(self) -> int:
-        """Bytes of its tensors."""
-        return self.keys.nbytes + self.values.nbytes
+    def num_values(self) -> int:
+        """Numbers that it holds."""
+        return self.keys.numel() + self.values.numel()
 
     @property
     def length(self) -> int:

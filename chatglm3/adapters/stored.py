@@ -41,6 +41,13 @@ class StoredLora:
     replaced: Mapping[str, Sequence[tuple[slice, Tensor]]]
     """Rows of tensors ("layers.0.qkv.bias") that were trained as a whole."""
 
+    @property
+    def num_values(self) -> int:
+        """Numbers that it holds."""
+        pieces = [t for updates in self.updates.values() for u in updates for t in (u.a, u.b, u.magnitude)]
+        pieces += [values for replaced in self.replaced.values() for _, values in replaced]
+        return sum(piece.numel() for piece in pieces if piece is not None)
+
     def weight(self, name: str, tensor: Tensor) -> Tensor:
         """Our tensor `name` with the adapter in it, in its own dtype; computed in float32."""
         module, _, leaf = name.rpartition(".")

@@ -19,7 +19,7 @@ from chatglm3.config import ModelConfig
 from chatglm3.engine import Completion, Engine, SamplingParams
 from chatglm3.errors import InvalidParameterError, ToolError
 from chatglm3.grammar import GrammarCompiler, Schema
-from chatglm3.loading import LoadedModel, load, make_engine
+from chatglm3.loading import LoadedModel, load, load_adapters, make_engine
 from chatglm3.model import ChatGLMModel
 from chatglm3.prompt import INTERPRETER, Message, conversation, tool_definitions
 from chatglm3.tokenizer import StreamingDetokenizer, Tokenizer
@@ -54,17 +54,31 @@ class ChatGLM3:
         revision: str | None = None,
         token: str | None = None,
         cache_bytes: int | None = None,
+        adapter: str | Path | Mapping[str, str | Path] | None = None,
     ) -> ChatGLM3:
         """Load a model by its name: "nano", a folder, or a hub's id such as "zai-org/chatglm3-6b".
 
         device: by default CUDA, then a Mac's GPU, then the CPU; dtype: by default what is fast there.
         quantize: "int8" or "int4", to quantize while loading.
         cache_bytes: memory for keys and values; by default four contexts, within half of what is free.
+        adapter: a folder that fine-tuning made, which then answers everything; or several by name, of which
+            each call chooses one with `adapter="name"`, and the model alone without.
         Raises a ChatGLM3Error that names what is missing and the remedy.
         """
         loaded = load(name, device=device, dtype=dtype, quantize=quantize, revision=revision, token=token)
         valid_vocab = loaded.tokenizer.vocab_size
-        engine = make_engine(loaded.model, loaded.prefix, valid_vocab=valid_vocab, cache_bytes=cache_bytes)
+        default = None
+        if isinstance(adapter, str | Path):
+            default = Path(adapter).resolve().name
+            adapter = {default: adapter}
+        engine = make_engine(
+            loaded.model,
+            loaded.prefix,
+            valid_vocab=valid_vocab,
+            cache_bytes=cache_bytes,
+            adapters=load_adapters(loaded, adapter or {}),
+            default_adapter=default,
+        )
         return cls(loaded, engine)
 
     @property

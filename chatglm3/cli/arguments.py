@@ -7,6 +7,7 @@ import difflib
 import math
 import sys
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from chatglm3.errors import InvalidMessageError, InvalidParameterError
@@ -111,6 +112,13 @@ def add_model(parser: argparse.ArgumentParser, *, default: str | None) -> None:
         "--dtype", choices=["float32", "bfloat16", "float16"], help="default: what the device is fast in"
     )
     group.add_argument("--quantize", choices=["int8", "int4"], help="hold the weights in 8 or 4 bits")
+    group.add_argument(
+        "--adapter",
+        action="append",
+        default=[],
+        metavar="[NAME=]DIR",
+        help="what fine-tuning made, put beside the model: a LoRA or a P-Tuning prefix",
+    )
 
 
 def add_sampling(parser: argparse.ArgumentParser) -> None:
@@ -170,12 +178,39 @@ def sampling_params(args: argparse.Namespace, **more: Any) -> SamplingParams:
 
 
 def load(args: argparse.Namespace) -> ChatGLM3:
-    """The model that `add_model`'s arguments name."""
+    """The model that `add_model`'s arguments name, with the adapter."""
     from chatglm3.chat import ChatGLM3
 
+    adapters = list(parse_adapters(args.adapter).values())
+    if len(adapters) > 1:
+        raise InvalidParameterError(
+            f"--adapter is given {len(adapters)} times, and here one answers; `chatglm3 serve` takes several"
+        )
     return ChatGLM3.load(
-        args.model, device=args.device, dtype=args.dtype, quantize=args.quantize, revision=args.revision
+        args.model,
+        device=args.device,
+        dtype=args.dtype,
+        quantize=args.quantize,
+        revision=args.revision,
+        adapter=adapters[0] if adapters else None,
     )
+
+
+def parse_adapters(given: Iterable[str]) -> dict[str, Path]:
+    """Folders by name, from `NAME=DIR` or `DIR`, which has its own name. Raises InvalidParameterError."""
+    adapters: dict[str, Path] = {}
+    for text in given:
+        name, equals, folder = text.partition("=")
+        if not equals or Path(text).exists():
+            name, folder = Path(text).resolve().name, text
+        if not name or not folder:
+            raise InvalidParameterError(
+                f"--adapter is {text!r}; give a folder, or a name as in poet=./adapter"
+            )
+        if name in adapters:
+            raise InvalidParameterError(f"two adapters are named {name!r}; name them, as in poet=./adapter")
+        adapters[name] = Path(folder)
+    return adapters
 
 
 def read_stdin() -> str:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from chatglm3.cli.arguments import add_model
+from chatglm3.cli.arguments import add_model, parse_adapters
 from chatglm3.errors import ChatGLM3Error, InvalidParameterError
 
 if TYPE_CHECKING:
@@ -27,10 +27,13 @@ API keys come from --api-key, from a file with one a line, and from {KEYS_VARIAB
 commas). Prefer the last two: other users of a machine can see a command line. With a key set, every route
 but /health needs one. In the file, a key may be followed by limits of its own: KEY requests=60 tokens=20000
 
+Each --adapter is a model of its own to the clients: its name is in /v1/models, and is given as model.
+
 SIGTERM and Ctrl-C end it gently: running answers are finished, new requests get status 503.
 
 examples:
   chatglm3 serve
+  chatglm3 serve --adapter poet=./poet --adapter clerk=./clerk
   chatglm3 serve THUDM/chatglm3-6b --quantize int4 --host 0.0.0.0 --api-keys-file keys.txt
   curl http://127.0.0.1:8000/v1/chat/completions -H 'Content-Type: application/json' \\
     -d '{{"messages": [{{"role": "user", "content": "你好"}}]}}'"""
@@ -106,6 +109,7 @@ def run(args: argparse.Namespace) -> int:
     if args.max_sequences < 1:
         raise InvalidParameterError(f"--max-sequences is {args.max_sequences}, but must be at least 1")
     args.model = args.named_model or args.model
+    adapters = parse_adapters(args.adapter)
     cache_bytes = None if args.cache_memory is None else parse_size("--cache-memory", args.cache_memory)
     limits = {
         "max_queue": args.max_queue,
@@ -123,18 +127,19 @@ def run(args: argparse.Namespace) -> int:
     )
     with bind(args.host, args.port) as bound:  # before minutes of loading
         configure_logs(args.log_format)
-        serve(create_app(_load(args, cache_bytes), settings), bound, certificate)
+        serve(create_app(_load(args, cache_bytes, adapters), settings), bound, certificate)
     return 0
 
 
-def _load(args: argparse.Namespace, cache_bytes: int | None) -> ChatGLM3:
-    """The model, with a cache that takes most of a GPU of its own."""
+def _load(args: argparse.Namespace, cache_bytes: int | None, adapters: Mapping[str, Path]) -> ChatGLM3:
+    """The model and its adapters, with a cache that takes most of a GPU of its own."""
     from chatglm3.chat import ChatGLM3
-    from chatglm3.loading import free_memory, load, make_engine
+    from chatglm3.loading import free_memory, load, load_adapters, make_engine
 
     loaded = load(
         args.model, device=args.device, dtype=args.dtype, quantize=args.quantize, revision=args.revision
     )
+    loaded_adapters = load_adapters(loaded, adapters)
     if cache_bytes is None and loaded.device.type == "cuda":
         cache_bytes = free_memory(loaded.device) * 4 // 5
     engine = make_engine(
@@ -143,6 +148,7 @@ def _load(args: argparse.Namespace, cache_bytes: int | None) -> ChatGLM3:
         valid_vocab=loaded.tokenizer.vocab_size,
         cache_bytes=cache_bytes,
         max_sequences=args.max_sequences,
+        adapters=loaded_adapters,
     )
     return ChatGLM3(loaded, engine)
 

@@ -234,6 +234,16 @@ class Engine:
             steps=self._steps,
         )
 
+    @property
+    def adapters(self) -> list[str]:
+        """Names that `SamplingParams.adapter` may have."""
+        return [name for name in self._adapters if name is not None]
+
+    def adapter(self, name: str | None = None) -> Adapter | None:
+        """What answers requests that name this adapter, or none. Raises InvalidParameterError."""
+        check_adapter(name, self._adapters)
+        return self._adapters[name]
+
     def check(self) -> None:
         """Recount every block and every sequence. Raises AssertionError where the books do not agree."""
         self._scheduler.check()
@@ -266,7 +276,7 @@ class Engine:
                 f"the prompt has {len(prompt)} tokens and {limit} {self.max_context}; {remedy}"
             )
         params.check_vocabulary(vocab_size, self.valid_vocab)
-        check_adapter(params.adapter, self._adapters)
+        self.adapter(params.adapter)
         return prompt
 
     def _enqueue(self, prompt: list[int], params: SamplingParams) -> int:

@@ -13,7 +13,7 @@ from starlette.requests import Request
 
 from chatglm3.chat import ChatGLM3
 from chatglm3.engine import SamplingParams
-from chatglm3.errors import ChatGLM3Error, InvalidMessageError
+from chatglm3.errors import ChatGLM3Error, InvalidMessageError, InvalidParameterError
 from chatglm3.grammar import Grammar, GrammarCompiler
 from chatglm3.prompt import INTERPRETER, Message, attach_tools, check_conversation, render
 from chatglm3.server.answers import Answers, Question
@@ -39,6 +39,12 @@ class Core:
         self.loaded = glm.loaded
         self.tokenizer = glm.tokenizer
         self.max_context = glm.engine.max_context
+        self.adapters = glm.engine.adapters
+        for name in self.adapters:
+            if name in settings.model_names:
+                raise InvalidParameterError(
+                    f"{name!r} is the model's name and an adapter's; rename one of them"
+                )
         self.created = int(time.time())
         self.fingerprint = f"fp_{VERSION.replace('.', '_')}_{str(glm.loaded.dtype).removeprefix('torch.')}"
         self.grammars = GrammarCompiler(glm.tokenizer)
@@ -56,10 +62,20 @@ class Core:
         """The model's name where a request leaves it open."""
         return self.settings.model_names[0]
 
+    @property
+    def names(self) -> list[str]:
+        """What a request's `model` may be: the model's own names, and one for each adapter."""
+        return [*self.settings.model_names, *self.adapters]
+
+    def adapter(self, name: str | None) -> str | None:
+        """The adapter that a request's `model` stands for; None: the model itself. Raises ApiError."""
+        self.check_model(name)
+        return name if name in self.adapters else None
+
     def check_model(self, name: str | None) -> None:
         """Raise ApiError unless a request's `model` is ours, or left open."""
-        if name is not None and name not in self.settings.model_names:
-            known = ", ".join(map(repr, self.settings.model_names))
+        if name is not None and name not in self.names:
+            known = ", ".join(map(repr, self.names))
             raise ApiError(
                 404,
                 f"there is no model {name!r} here; there is {known}",

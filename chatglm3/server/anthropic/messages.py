@@ -79,7 +79,7 @@ def routes(core: Core) -> APIRouter:
 
 async def _question(core: Core, body: MessagesRequest) -> Question:
     """What the model is asked. Raises ApiError for what cannot be honoured."""
-    core.check_model(body.model)
+    adapter = core.adapter(body.model)
     form = _form(body)
     ids = await _ids(core, body, form)
     core.check_length(ids, None, "messages")
@@ -89,6 +89,7 @@ async def _question(core: Core, body: MessagesRequest) -> Question:
         top_k=body.top_k,
         max_tokens=min(body.max_tokens, core.max_context - len(ids)),
         grammar=await form.grammar(core, "output_config"),
+        adapter=adapter,
     )
     return form.question(core, ids, params, body.stop_sequences or ())
 

@@ -61,7 +61,7 @@ def routes(core: Core) -> APIRouter:
 
 async def _question(core: Core, body: ChatRequest) -> Question:
     """What the model is asked. Raises ApiError for what cannot be honoured."""
-    core.check_model(body.model)
+    adapter = core.adapter(body.model)
     _check_fields(body)
     form = _form(body)
     ids = await core.reply_ids(read_chat(body.messages), form.offered)
@@ -71,6 +71,7 @@ async def _question(core: Core, body: ChatRequest) -> Question:
         max_tokens=max_tokens,
         logprobs=(body.top_logprobs or 0) if body.logprobs else None,
         grammar=await form.grammar(core, "response_format"),
+        adapter=adapter,
     )
     return form.question(core, ids, params, body.stops)
 

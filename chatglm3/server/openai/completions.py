@@ -77,12 +77,12 @@ def routes(core: Core) -> APIRouter:
     async def completions(body: CompletionRequest, request: Request) -> Response:
         """Continue one or several texts, without roles: the way of a base model."""
         core.note(request, user=body.user, prompt=body.prompt)
-        core.check_model(body.model)
+        adapter = core.adapter(body.model)
         if body.suffix is not None:
             raise ApiError(400, "suffix is not supported: the model cannot fill in a gap", param="suffix")
         if body.best_of is not None and body.best_of != (body.n or 1):
             raise ApiError(400, "best_of must be equal to n", param="best_of")
-        questions = await _questions(core, body)
+        questions = await _questions(core, body, adapter)
         writer = _Writer(core, body, questions)
         answers = core.ask(questions, request)
         timeout = core.settings.request_timeout
@@ -103,13 +103,14 @@ def _prompts(body: CompletionRequest) -> list[str | list[int]]:
             return list(several)  # type: ignore[arg-type]
 
 
-async def _questions(core: Core, body: CompletionRequest) -> list[Question]:
+async def _questions(core: Core, body: CompletionRequest, adapter: str | None) -> list[Question]:
     max_tokens = 16 if body.max_tokens is None else body.max_tokens
     params = body.sampling(
         max_tokens=max_tokens,
         logprobs=body.logprobs,
         prompt_logprobs=body.logprobs if body.echo else None,
         stop_ids={core.tokenizer.eos_id},
+        adapter=adapter,
     )
     questions = []
     for prompt in _prompts(body):

@@ -13,6 +13,7 @@ from pydantic import Field
 from starlette.responses import JSONResponse, Response
 from typing_extensions import TypedDict
 
+from chatglm3.adapters import Adapter
 from chatglm3.server.core import Core
 from chatglm3.server.embed import embed
 from chatglm3.server.errors import ApiError
@@ -76,7 +77,7 @@ def routes(core: Core) -> APIRouter:
         ChatGLM3 was not trained for this; a model that was will find similar texts better.
         """
         core.note(request, user=body.user, prompt=body.input)
-        core.check_model(body.model)
+        adapter = core.thread.engine.adapter(core.adapter(body.model))
         size = core.loaded.config.hidden_size
         if body.dimensions not in (None, size):
             raise ApiError(400, f"dimensions can only be {size}, the hidden size", param="dimensions")
@@ -86,7 +87,7 @@ def routes(core: Core) -> APIRouter:
         spend(request.scope, count)
         try:
             async with asyncio.timeout(core.settings.request_timeout):
-                vectors = await while_connected(request.receive, _vectors(core, prompts))
+                vectors = await while_connected(request.receive, _vectors(core, prompts, adapter))
         except TimeoutError:
             seconds = core.settings.request_timeout
             raise ApiError(504, f"the answer was not complete within {seconds:g} s", code="timeout") from None
@@ -119,11 +120,11 @@ async def _prompts(core: Core, body: EmbeddingRequest) -> list[list[int]]:
     return prompts
 
 
-async def _vectors(core: Core, prompts: list[list[int]]) -> list[list[float]]:
+async def _vectors(core: Core, prompts: list[list[int]], adapter: Adapter | None) -> list[list[float]]:
     skip = len(core.tokenizer.prefix_ids)
     vectors = []
     for ids in prompts:
-        vector = await core.thread.between_steps(embed(core.loaded, ids, skip))
+        vector = await core.thread.between_steps(embed(core.loaded, adapter, ids, skip))
         if not all(map(math.isfinite, vector)):
             raise ApiError(500, "the model's hidden states are not finite numbers", code="model_error")
         vectors.append(vector)

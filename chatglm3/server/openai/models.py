@@ -23,6 +23,8 @@ class ModelCard(TypedDict):
     object: Literal["model"]
     created: int
     owned_by: str
+    parent: str | None
+    """The model that an adapter is put beside."""
     max_model_len: int
     """Tokens that prompt and answer may have together."""
 
@@ -85,13 +87,14 @@ def routes(core: Core) -> APIRouter:
             "object": "model",
             "created": core.created,
             "owned_by": "chatglm3",
+            "parent": core.model_name if name in core.adapters else None,
             "max_model_len": core.max_context,
         }
 
     @router.get("/v1/models", tags=["OpenAI"], summary="List the model's names")
     async def list_models() -> ModelList:
-        """The names that `model` may have; all are the same model."""
-        return {"object": "list", "data": [card(name) for name in core.settings.model_names]}
+        """The names that `model` may have: the model's own, which all mean the same, and its adapters'."""
+        return {"object": "list", "data": [card(name) for name in core.names]}
 
     @router.get("/v1/models/{model:path}", tags=["OpenAI"], summary="One name")
     async def get_model(model: str) -> ModelCard:

@@ -66,7 +66,7 @@ def routes(core: Core) -> APIRouter:
 
 async def _question(core: Core, body: ResponseRequest) -> Question:
     """What the model is asked. Raises ApiError for what cannot be honoured."""
-    core.check_model(body.model)
+    adapter = core.adapter(body.model)
     _check(body)
     form = _form(body)
     ids = await core.reply_ids(read_messages(_messages(body), "input"), form.offered, "input")
@@ -77,6 +77,7 @@ async def _question(core: Core, body: ResponseRequest) -> Question:
         max_tokens=body.max_output_tokens,
         logprobs=(body.top_logprobs or 0) if _LOGPROBS in (body.include or ()) else None,
         grammar=await form.grammar(core, "text.format"),
+        adapter=adapter,
     )
     return form.question(core, ids, params)
 
