@@ -27,6 +27,10 @@ class Prefix:
     values: Tensor
     """[num_layers, P, kv_heads, head_dim]"""
 
+    def encoded(self) -> Tensor:
+        """[P, width], as the `embedding.weight` of a prefix encoder without projection holds it."""
+        return torch.stack((self.keys, self.values), dim=1).permute(2, 0, 1, 3, 4).flatten(1)
+
     @property
     def num_values(self) -> int:
         """Numbers that it holds."""

@@ -10,12 +10,13 @@ from pathlib import Path
 from safetensors.torch import save_file
 from torch import Tensor
 
-from chatglm3.checkpoint.load import empty_model
-from chatglm3.checkpoint.names import NameTable
+from chatglm3.checkpoint.load import empty_model, stored_dtype
+from chatglm3.checkpoint.names import PREFIX_ENCODER, NameTable
 from chatglm3.checkpoint.read import has_weights
 from chatglm3.config import Layout, ModelConfig
 from chatglm3.errors import CheckpointError
 from chatglm3.model import ChatGLMModel
+from chatglm3.prefix import Prefix
 
 SHARD_BYTES = 2_000_000_000
 """Size of a file where the caller names none, as the published checkpoints have it."""
@@ -28,14 +29,18 @@ def save_model(
     *,
     layout: Layout = "chatglm",
     shard_bytes: int = SHARD_BYTES,
+    prefix: Prefix | None = None,
 ) -> None:
     """Write safetensors files of at most `shard_bytes` (or one tensor), their index, and config.json.
 
     weights: a model, or (our name, tensor) pairs in any order, taken one by one. Tensors are written in their
-    own dtype, and config.json names it. Raises CheckpointError where a tensor is missing, unknown or
-    of another shape than the config's, and where `folder` holds weights already.
+    own dtype, and config.json names it. prefix: a P-Tuning prefix to keep with them, in the dtype that the
+    config names; its length becomes the config's. Raises CheckpointError where a tensor is missing, unknown
+    or of another shape than the config's, and where `folder` holds weights already.
     """
     folder = Path(folder)
+    if prefix is not None:
+        config = replace(config, prefix_length=prefix.length, prefix_projection=False)
     folder.mkdir(parents=True, exist_ok=True)
     if has_weights(folder):
         raise CheckpointError(f"{folder} holds weights already; give an empty folder")
@@ -43,6 +48,8 @@ def save_model(
     shards = _ShardWriter(folder, shard_bytes)
     try:
         dtype = _write(weights, config, layout, shards)
+        if prefix is not None:
+            shards.add(f"{PREFIX_ENCODER}embedding.weight", prefix.encoded().to(stored_dtype(config)))
     except BaseException:
         shards.discard()
         raise

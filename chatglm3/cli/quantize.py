@@ -38,6 +38,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Quantize while loading, and save."""
+    from chatglm3.adapters import write_base
     from chatglm3.checkpoint import has_weights, load_model, save_model
     from chatglm3.config import ModelConfig
     from chatglm3.estimate import disk_bytes
@@ -54,6 +55,7 @@ def run(args: argparse.Namespace) -> int:
         raise CheckpointError(f"{source} has a P-Tuning prefix, which is not quantized; give its base model")
     model = load_model(source, quantize=scheme, config=config)
     save_model(model, model.config, output)
+    write_base(output, args.model, source)  # so that its adapters are known to fit the copy
     for name in ("tokenizer.model", "tokenizer_config.json", "generation_config.json"):
         if (source / name).is_file():
             shutil.copyfile(source / name, output / name)
