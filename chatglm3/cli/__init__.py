@@ -25,6 +25,7 @@ COMMANDS = {
     "generate": "continue a text, or a file of texts at once",
     "serve": "an OpenAI-compatible server",
     "info": "a model's shape and the memory it needs",
+    "merge": "write a model with an adapter in it",
     "quantize": "write an int8 or int4 copy of a model",
     "download": "fetch a model from a hub",
     "doctor": "what this machine can do: devices, extras, isolation of the code interpreter",
