@@ -24,6 +24,8 @@ COMMANDS = {
     "chat": "talk with a model in the terminal, or pipe a question in",
     "generate": "continue a text, or a file of texts at once",
     "serve": "an OpenAI-compatible server",
+    "finetune": "teach a model with samples, or check them",
+    "web": "chat, tools and code interpreter in a browser",
     "info": "a model's shape and the memory it needs",
     "merge": "write a model with an adapter in it",
     "quantize": "write an int8 or int4 copy of a model",
@@ -38,6 +40,7 @@ examples:
   echo 你好 | chatglm3 chat                          one question, one answer
   chatglm3 generate --prompt "1, 2, 3,"             plain completion
   chatglm3 serve                                    OpenAI's API at http://127.0.0.1:8000/v1
+  chatglm3 web                                      a page in the browser, at http://127.0.0.1:7860
   chatglm3 info chatglm3-6b                         what it needs before you run it
 
 `chatglm3 COMMAND --help` explains a command.
