@@ -27,6 +27,7 @@ from chatglm3.train.glm import glm_weights, new_glm
 from chatglm3.train.loop import Schedule, load_checkpoint, train
 from recipes.nano.abstract import AbstractDocuments
 from recipes.nano.data import conversation, seeded
+from recipes.nano.initial import wire
 from recipes.nano.settings import Settings
 from recipes.nano.vocabulary import train_vocabulary
 
@@ -141,6 +142,7 @@ def _train(rank: int, settings: Settings, processes: int, meeting: str) -> None:
     torch.manual_seed(settings.seed)
     tokenizer = tokenizer_of(settings)
     model = new_glm(settings.model_config(tokenizer.vocab_size), tied=True)
+    wire(model)
     nn.Module.to(model, device)
     on_gpu = device == "cuda"
     train(
