@@ -12,6 +12,11 @@ from chatglm3.web.conversation import Step
 
 
 @dataclass(frozen=True)
+class Begun:
+    """The question is part of the conversation, and the model has been asked."""
+
+
+@dataclass(frozen=True)
 class ApprovalWanted:
     """A tool that writes or runs something is to be called: the person decides, see Session.approve."""
 

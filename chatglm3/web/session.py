@@ -18,7 +18,7 @@ from chatglm3.prompt import INTERPRETER, Message, ToolCall
 from chatglm3.tools import McpServer, Tool, Toolbox
 from chatglm3.web.api import Api, StoppedError
 from chatglm3.web.conversation import Conversation, Detail, Step
-from chatglm3.web.live import ApprovalWanted, LiveSteps
+from chatglm3.web.live import ApprovalWanted, Begun, LiveSteps
 from chatglm3.web.replies import RemoteReplies
 from chatglm3.web.settings import Settings, read_definitions
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 MAX_ROUNDS = 8
-Progress: TypeAlias = "Event | ApprovalWanted"
+Progress: TypeAlias = "Begun | Event | ApprovalWanted"
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class _Run:
     """An answer under way, between the thread that makes it and the one that follows it."""
 
     def __init__(self) -> None:
-        self.arrivals: queue.SimpleQueue[Progress | ChatGLM3Error | None] = queue.SimpleQueue()
+        self.arrivals: queue.SimpleQueue[Event | ApprovalWanted | ChatGLM3Error | None] = queue.SimpleQueue()
         self.decisions: queue.SimpleQueue[bool] = queue.SimpleQueue()
         self.live = LiveSteps()
         self.unfinished = Unfinished()
@@ -82,6 +82,8 @@ class Session:
         """The call that waits for `approve`."""
         self.uploads = ""
         """What the next question begins with, so that the model knows of new files."""
+        self.observed: list[str] = []
+        """Results that the person has given so far, while several calls wait for one."""
         self.used = time.monotonic()
         """When somebody last did something here."""
         self._host = host
@@ -174,12 +176,12 @@ class Session:
         if not self._running.acquire(blocking=False):
             raise ServerError("this conversation is being answered in another window; wait, or stop it there")
         try:
-            self.problem, self.approval = None, None
+            self.problem, self.approval, self.observed = None, None, []
             self.used = time.monotonic()
             change()
             self._save(self.conversation)
-            self._run = _Run()
-            yield from self._follow(self._run, settings)
+            self._run = run = _Run()
+            yield from self._follow(run, settings)
         finally:
             self._run = self.approval = None
             self.used = time.monotonic()
@@ -191,6 +193,7 @@ class Session:
         threading.Thread(target=self._work, args=(run, settings), name="chatglm3-answer", daemon=True).start()
         is_done = False
         try:
+            yield Begun()
             while (arrival := run.arrivals.get()) is not None:
                 match arrival:
                     case ChatGLM3Error():
