@@ -4,6 +4,7 @@ MODEL ?= nano
 
 VENV := .venv
 BIN := $(VENV)/bin
+KERNELS := chatglm3/kernels/build.py $(wildcard chatglm3/kernels/src/*)
 
 .PHONY: chat test check lint format clean help
 
@@ -43,7 +44,7 @@ $(VENV)/bin/python:
 	    echo "error: '$(PYTHON) -m venv' failed; on Debian and Ubuntu: sudo apt install python3-venv" >&2; rm -rf $(VENV); exit 1; }
 
 # A stamp is newer than what it installed, so a second run installs nothing.
-$(VENV)/base.stamp: $(VENV)/bin/python requirements/base.txt pyproject.toml
+$(VENV)/base.stamp: $(VENV)/bin/python requirements/base.txt pyproject.toml hatch_build.py $(KERNELS)
 	@echo "Installing into $(VENV) (once; PyTorch is the large part) ..."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements/base.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .

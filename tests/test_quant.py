@@ -166,11 +166,14 @@ def test_linear_is_the_dequantized_weight(scheme, dtype, columns, rows):
     linear = quantize_linear(weight, bias, scheme)
     x = torch.randn(2, 3, columns, generator=generator).to(dtype)
     expected = F.linear(x.double(), linear.dequantize().double(), bias.double())
-    bound = {torch.float32: 1e-6, torch.bfloat16: 0.02}[dtype] * expected.abs().max()
+    exact = {torch.float32: 1e-6, torch.bfloat16: 0.02}[dtype]
     plain = {name: tensor.clone() for name, tensor in linear.state_dict().items()}
-    for _ in ("reference", "packed"):
+    for bound in (
+        exact,
+        max(exact, 0.02),
+    ):  # the reference, then packed: native kernels round activations too
         assert linear(x).dtype == dtype
-        assert (linear(x).double() - expected).abs().max() <= bound
+        assert (linear(x).double() - expected).abs().max() <= bound * expected.abs().max()
         linear.prepare()
     assert linear.state_dict().keys() == plain.keys()
     assert all(torch.equal(tensor, plain[name]) for name, tensor in linear.state_dict().items())

@@ -113,6 +113,7 @@ def _machine(config: ModelConfig) -> dict[str, str]:
     """What is here, and what the model would run on."""
     import torch
 
+    from chatglm3.kernels import choose
     from chatglm3.loading import choose_device, choose_dtype, free_memory
 
     devices = {torch.device("cpu"): f"cpu, {torch.get_num_threads()} threads"}
@@ -123,4 +124,11 @@ def _machine(config: ModelConfig) -> dict[str, str]:
     chosen = choose_device()
     dtype = str(choose_dtype(None, chosen, config)).removeprefix("torch.")
     found = [f"{name}, {size(free_memory(device))} free" for device, name in devices.items()]
-    return {"this machine": "; ".join(found), "default": f"{chosen}, {dtype}", "PyTorch": torch.__version__}
+    kernels = choose()
+    native = kernels.native.name if kernels.native else f"none: {kernels.reason}; PyTorch computes instead"
+    return {
+        "this machine": "; ".join(found),
+        "default": f"{chosen}, {dtype}",
+        "PyTorch": torch.__version__,
+        "CPU kernels": native,
+    }

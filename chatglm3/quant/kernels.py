@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from chatglm3.kernels import Native, choose
+from chatglm3.kernels.matrix import PackedMatrix, packed_bytes
 from chatglm3.quant.groupwise import Groupwise, pack_nibbles, unpack_nibbles
 from chatglm3.quant.scheme import PlainTensors, Scheme, row_blocks
 
@@ -35,18 +37,29 @@ def pack(scheme: Scheme, tensors: PlainTensors, columns: int, dtype: torch.dtype
 
     None where that is the reference, which reads the plain tensors.
     """
-    if isinstance(scheme, Groupwise) and _fits_int4pack(
-        scheme, tensors, tensors["qweight"].device.type, dtype
-    ):
-        return Int4PackCPU(scheme, tensors, columns)
+    if isinstance(scheme, Groupwise):
+        device = tensors["qweight"].device.type
+        if native := native_kernels(device):
+            return PackedMatrix(native, scheme.bits, scheme.group_size, **tensors, columns=columns)
+        if _fits_int4pack(scheme, tensors, device, dtype):
+            return Int4PackCPU(scheme, tensors, columns)
     return None
 
 
 def packed_overhead(scheme: Scheme, tensors: PlainTensors, device: str, dtype: torch.dtype) -> int:
     """Bytes that `pack` on `device` ("cpu", "cuda", "mps") needs beyond those of the plain tensors."""
+    if not isinstance(scheme, Groupwise):
+        return 0
+    if native_kernels(device):
+        qweight, scales = tensors["qweight"], tensors["scales"]
+        return packed_bytes(qweight, scales) - qweight.nbytes - scales.nbytes
     # PyTorch's kernel reads a zero point beside each scale.
-    packs = isinstance(scheme, Groupwise) and _fits_int4pack(scheme, tensors, device, dtype)
-    return tensors["scales"].nbytes if packs else 0
+    return tensors["scales"].nbytes if _fits_int4pack(scheme, tensors, device, dtype) else 0
+
+
+def native_kernels(device: str) -> Native | None:
+    """The kernels of `chatglm3.kernels`, where they run on this device and machine."""
+    return choose().native if device == "cpu" else None
 
 
 def _fits_int4pack(scheme: Groupwise, tensors: PlainTensors, device: str, dtype: torch.dtype) -> bool:

@@ -124,7 +124,7 @@ class QuantLinear(QuantizedWeight):
     def forward(self, x: Tensor) -> Tensor:
         """x [..., in_features] to [..., out_features], in the dtype of x."""
         tokens = x.reshape(-1, self.columns)
-        if self._packed is not None:
+        if self._packed is not None and not x.requires_grad:
             y = self._packed.matmul(tokens)
         else:
             y = reference_matmul(tokens, self.scheme, self.plain(), self.columns)

@@ -1,0 +1,229 @@
+// Grouped-query attention over the paged cache, with the softmax taken along the way (FlashAttention,
+// arXiv:2205.14135).
+//
+// A row is one query of one head; all rows of a task read the same key/value head. Sixteen rows lie in the lanes of a
+// register, so scores, maxima and sums of sixteen rows are computed at once, no register is ever summed across, and
+// each key and value is read from the cache once for all its query heads.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+
+#include "elementwise.h"
+#include "kernels.h"
+#include "unroll.h"
+
+namespace chatglm3 {
+namespace {
+
+constexpr int kMaxBlocks = static_cast<int>(kAttentionRows / kLanes);
+constexpr float kUnseen = -1e30f;  // a score that leaves no weight beside any other, and no nan beside itself
+
+// scores[e, 16 b + lane] = sum_k queries[b, k, lane] * keys[e, k] for `Entries` entries, `Blocks` blocks of rows.
+template <int Blocks, int Entries>
+inline void score(const float* queries, const float* keys, int64_t dim, float* scores) {
+    F16 sums[Blocks][Entries];
+    unroll<Blocks>([&](auto b) INLINE {
+        unroll<Entries>([&](auto e) INLINE { sums[b][e] = zero(); });
+    });
+    for (int64_t k = 0; k < dim; ++k) {
+        F16 q[Blocks];
+        unroll<Blocks>([&](auto b) INLINE { q[b] = load(queries + (b * dim + k) * kLanes); });
+        unroll<Entries>([&](auto e) INLINE {
+            const F16 key = broadcast(keys[e * dim + k]);
+            unroll<Blocks>([&](auto b) INLINE { sums[b][e] = fma(q[b], key, sums[b][e]); });
+        });
+    }
+    unroll<Blocks>([&](auto b) INLINE {
+        unroll<Entries>([&](auto e) INLINE { store(scores + (b * kAttentionTile + e) * kLanes, sums[b][e]); });
+    });
+}
+
+// sums[b, k, lane] = sums * decay[b, lane] + sum_e weights[b, e, lane] * values[e, k] for `Dims` k's.
+// values and sums point to the first of them; a block of sums is dim + 2 vectors long.
+template <int Blocks, int Dims>
+inline void weigh(const float* weights, const float* values, int64_t entries, int64_t dim, const F16* decay,
+                  float* sums) {
+    F16 acc[Blocks][Dims];
+    unroll<Blocks>([&](auto b) INLINE {
+        unroll<Dims>([&](auto k) INLINE { acc[b][k] = load(sums + (b * (dim + 2) + k) * kLanes) * decay[b]; });
+    });
+    for (int64_t e = 0; e < entries; ++e) {
+        F16 w[Blocks];
+        unroll<Blocks>([&](auto b) INLINE { w[b] = load(weights + (b * kAttentionTile + e) * kLanes); });
+        unroll<Dims>([&](auto k) INLINE {
+            const F16 value = broadcast(values[e * dim + k]);
+            unroll<Blocks>([&](auto b) INLINE { acc[b][k] = fma(w[b], value, acc[b][k]); });
+        });
+    }
+    unroll<Blocks>([&](auto b) INLINE {
+        unroll<Dims>([&](auto k) INLINE { store(sums + (b * (dim + 2) + k) * kLanes, acc[b][k]); });
+    });
+}
+
+// What a task keeps between tiles. Pointers into its scratch memory; see attention_scratch.
+struct AttentionState {
+    float* queries;  // [blocks][dim][16], divided by sqrt(dim)
+    float* sums;     // [blocks][dim + 2][16] of values; behind them the largest scores and the sums of weights
+    float* keys;     // [tile][dim]
+    float* values;   // [tile][dim]
+    float* scores;   // [2][tile][16]
+    float* limits;   // [blocks][16]: the last entry that each row sees
+};
+
+// One tile of entries for `Blocks` blocks of rows, from block `first` on.
+template <int Blocks>
+void attend_tile(const AttentionState& s, int64_t dim, int first, int64_t start, int64_t entries, bool masked) {
+    constexpr int kAtOnce = Blocks == 1 ? kAttentionWide : kAttentionPair;
+    const float* queries = s.queries + first * dim * kLanes;
+    int64_t e = 0;
+    for (; e + kAtOnce <= entries; e += kAtOnce) {
+        score<Blocks, kAtOnce>(queries, s.keys + e * dim, dim, s.scores + e * kLanes);
+    }
+    for (; e < entries; ++e) score<Blocks, 1>(queries, s.keys + e * dim, dim, s.scores + e * kLanes);
+
+    float* sums = s.sums + first * (dim + 2) * kLanes;
+    F16 decay[Blocks];
+    for (int b = 0; b < Blocks; ++b) {
+        float* scores = s.scores + b * kAttentionTile * kLanes;
+        float* most = sums + (b * (dim + 2) + dim) * kLanes;
+        if (masked) {
+            const F16 limit = load(s.limits + (first + b) * kLanes);
+            for (e = 0; e < entries; ++e) {
+                const F16 index = broadcast(static_cast<float>(start + e));
+                float* row = scores + e * kLanes;
+                store(row, where_at_most(index, limit, load(row), broadcast(kUnseen)));
+            }
+        }
+        F16 high = load(most);
+        for (e = 0; e < entries; ++e) high = max(high, load(scores + e * kLanes));
+        F16 total = zero();
+        for (e = 0; e < entries; ++e) {
+            const F16 weight = exponential(load(scores + e * kLanes) - high);
+            store(scores + e * kLanes, weight);
+            total = total + weight;
+        }
+        decay[b] = exponential(load(most) - high);
+        store(most, high);
+        store(most + kLanes, fma(load(most + kLanes), decay[b], total));
+    }
+    int64_t k = 0;
+    for (; k + kAtOnce <= dim; k += kAtOnce) {
+        weigh<Blocks, kAtOnce>(s.scores, s.values + k, entries, dim, decay, sums + k * kLanes);
+    }
+    for (; k < dim; ++k) weigh<Blocks, 1>(s.scores, s.values + k, entries, dim, decay, sums + k * kLanes);
+}
+
+AttentionState layout(float* scratch, int64_t dim) {
+    AttentionState s{};
+    const auto take = [&scratch](int64_t floats) {
+        float* taken = scratch;
+        scratch += floats;
+        return taken;
+    };
+    s.queries = take(kMaxBlocks * dim * kLanes);
+    s.sums = take(kMaxBlocks * (dim + 2) * kLanes);
+    s.keys = take(kAttentionTile * dim);
+    s.values = take(kAttentionTile * dim);
+    s.scores = take(kAttentionBlocks * kAttentionTile * kLanes);
+    s.limits = take(kMaxBlocks * kLanes);
+    return s;
+}
+
+inline int64_t rows_of(const AttentionTask& task) { return task.row_end - task.row_begin; }
+
+// Where row `row_begin + i` of a task has its query and its output.
+inline int64_t row_offset(const AttentionTask& task, int64_t i) {
+    const int64_t row = task.row_begin + i;
+    return row / task.group * task.q_stride + row % task.group * task.head_dim;
+}
+
+void gather_queries(const AttentionTask& task, const AttentionState& s) {
+    const int64_t dim = task.head_dim, rows = rows_of(task);
+    const float scale = 1.0f / std::sqrt(static_cast<float>(dim));
+    const int64_t filled = (rows + kLanes - 1) / kLanes * kLanes;
+    for (int64_t i = 0; i < filled; ++i) {
+        const int64_t row = std::min(i, rows - 1);  // lanes past the end repeat the last row
+        const float* q = task.q + row_offset(task, row);
+        float* lane = s.queries + i / kLanes * dim * kLanes + i % kLanes;
+        for (int64_t k = 0; k < dim; ++k) lane[k * kLanes] = q[k] * scale;
+        s.limits[i] = static_cast<float>(task.first_visible - 1 + (task.row_begin + row) / task.group);
+    }
+    for (int64_t block = 0; block < filled / kLanes; ++block) {
+        float* sums = s.sums + block * (dim + 2) * kLanes;
+        std::fill_n(sums, (dim + 2) * kLanes, 0.0f);
+        store(sums + dim * kLanes, broadcast(kUnseen));
+    }
+}
+
+// out = sums / weights for the rows of one block; sums: [dim][16].
+void scatter(const AttentionTask& task, int64_t block, const float* sums, F16 weights) {
+    const int64_t dim = task.head_dim;
+    float inverse[kLanes];
+    store(inverse, broadcast(1.0f) / weights);
+    const int64_t count = std::min<int64_t>(kLanes, rows_of(task) - block * kLanes);
+    for (int64_t lane = 0; lane < count; ++lane) {
+        float* out = task.out + row_offset(task, block * kLanes + lane);
+        for (int64_t k = 0; k < dim; ++k) out[k] = sums[k * kLanes + lane] * inverse[lane];
+    }
+}
+
+void attend(const AttentionTask& task) {
+    const int64_t dim = task.head_dim, rows = rows_of(task);
+    const auto blocks = static_cast<int>((rows + kLanes - 1) / kLanes);
+    const AttentionState s = layout(task.scratch, dim);
+    gather_queries(task, s);
+    const auto* keys = static_cast<const char*>(task.keys);
+    const auto* values = static_cast<const char*>(task.values);
+    for (int64_t start = task.entry_begin; start < task.entry_end; start += kAttentionTile) {
+        const int64_t entries = std::min(kAttentionTile, task.entry_end - start);
+        for (int64_t e = 0; e < entries; ++e) {
+            const int64_t entry = start + e;
+            const int64_t slot =
+                int64_t{task.blocks[entry / task.block_size]} * task.block_size + entry % task.block_size;
+            widen(keys + slot * task.entry_stride, task.format, dim, s.keys + e * dim);
+            widen(values + slot * task.entry_stride, task.format, dim, s.values + e * dim);
+        }
+        for (int first = 0; first < blocks;) {
+            const int taken = std::min(kAttentionBlocks, blocks - first);
+            const float first_limit = s.limits[first * kLanes];
+            const float last_limit = s.limits[(first + taken) * kLanes - 1];
+            if (last_limit >= static_cast<float>(start)) {  // else all of the tile comes after these queries
+                const bool masked = first_limit < static_cast<float>(start + entries - 1);
+                if (taken == 1) attend_tile<1>(s, dim, first, start, entries, masked);
+                else attend_tile<kAttentionBlocks>(s, dim, first, start, entries, masked);
+            }
+            first += taken;
+        }
+    }
+    for (int block = 0; block < blocks; ++block) {
+        const float* sums = s.sums + block * (dim + 2) * kLanes;
+        if (task.partial == nullptr) {
+            scatter(task, block, sums, load(sums + (dim + 1) * kLanes));
+        } else {
+            std::copy_n(sums, (dim + 2) * kLanes, task.partial + block * (dim + 2) * kLanes);
+        }
+    }
+}
+
+void merge(const AttentionTask& task, int64_t parts, int64_t part_stride) {
+    const int64_t dim = task.head_dim, block_stride = (dim + 2) * kLanes;
+    for (int64_t block = 0; block * kLanes < rows_of(task); ++block) {
+        float* total = task.partial + block * block_stride;  // the first part takes up the others
+        for (int64_t part = 1; part < parts; ++part) {
+            const float* other = total + part * part_stride;
+            const F16 mine = load(total + dim * kLanes), theirs = load(other + dim * kLanes);
+            const F16 high = max(mine, theirs);
+            const F16 keep = exponential(mine - high), take = exponential(theirs - high);
+            for (int64_t k = 0; k < dim + 2; ++k) {
+                if (k == dim) continue;
+                store(total + k * kLanes, fma(load(other + k * kLanes), take, load(total + k * kLanes) * keep));
+            }
+            store(total + dim * kLanes, high);
+        }
+        scatter(task, block, total, load(total + (dim + 1) * kLanes));
+    }
+}
+
+}  // namespace
+}  // namespace chatglm3

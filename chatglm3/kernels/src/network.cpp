@@ -1,0 +1,172 @@
+#include "network.h"
+
+#include <algorithm>
+#include <vector>
+
+#include "threads.h"
+
+namespace chatglm3 {
+namespace {
+
+// Tokens whose feed-forward activations are held at once: 27 MB at 6B, and enough for weights to be read rarely.
+constexpr int64_t kFeedForwardTokens = 256;
+
+// A part of a sequence's entries is worth a task of its own from here on.
+constexpr int64_t kSmallestPart = 8 * kAttentionTile;
+
+int64_t bytes_of(int32_t format) { return format == kFloat32 ? 4 : 2; }
+
+// Rotates queries and keys of one token and stores its keys and values.
+void rotate_and_store(const Kernels& kernels, const NetworkWeights& n, const Cache& cache, const Batch& batch,
+                      int64_t layer, int64_t token, float* qkv) {
+    const float* cos = n.cos + batch.positions[token] * n.rotary;
+    const float* sin = n.sin + batch.positions[token] * n.rotary;
+    for (int64_t head = 0; head < n.heads + n.kv_heads; ++head) {
+        kernels.rotate(qkv + head * n.head_dim, cos, sin, n.rotary);
+    }
+    const int64_t width = n.kv_heads * n.head_dim;
+    const int64_t offset = batch.slots[token] * width * bytes_of(cache.format);
+    const float* keys = qkv + n.heads * n.head_dim;
+    kernels.narrow(keys, cache.format, width, static_cast<char*>(cache.keys[layer]) + offset);
+    kernels.narrow(keys + width, cache.format, width, static_cast<char*>(cache.values[layer]) + offset);
+}
+
+// The attention of one layer as tasks: tiles of rows, for each sequence and key/value head.
+std::vector<AttentionTask> plan(const NetworkWeights& n, const Cache& cache, const Batch& batch, int64_t layer,
+                                float* qkv) {
+    const int64_t group = n.heads / n.kv_heads;
+    const int64_t stride = (n.heads + 2 * n.kv_heads) * n.head_dim;
+    std::vector<AttentionTask> tasks;
+    for (int64_t s = 0; s < batch.sequences; ++s) {
+        const int64_t start = batch.query_starts[s], queries = batch.query_starts[s + 1] - start;
+        for (int64_t kv = 0; kv < n.kv_heads; ++kv) {
+            for (int64_t row = 0; row < queries * group; row += kAttentionRows) {
+                AttentionTask task{};
+                task.q = task.out = qkv + start * stride + kv * group * n.head_dim;
+                task.q_stride = stride;
+                const int64_t offset = kv * n.head_dim * bytes_of(cache.format);
+                task.keys = static_cast<const char*>(cache.keys[layer]) + offset;
+                task.values = static_cast<const char*>(cache.values[layer]) + offset;
+                task.entry_stride = n.kv_heads * n.head_dim * bytes_of(cache.format);
+                task.blocks = batch.block_tables + s * batch.table_stride;
+                task.format = cache.format;
+                task.block_size = static_cast<int32_t>(cache.block_size);
+                task.head_dim = static_cast<int32_t>(n.head_dim);
+                task.group = static_cast<int32_t>(group);
+                task.first_visible = batch.context_lens[s] - queries + 1;
+                task.row_begin = row;
+                task.row_end = std::min(row + kAttentionRows, queries * group);
+                task.entry_end = task.first_visible + (task.row_end - 1) / group;
+                tasks.push_back(task);
+            }
+        }
+    }
+    return tasks;
+}
+
+// Scratch of `attend`, one for each thread; a thread's kernels run one after the other.
+float* attention_memory(int64_t head_dim) {
+    thread_local Buffer buffer;
+    return buffer.get<float>(attention_scratch(head_dim));
+}
+
+}  // namespace
+
+int64_t attention_scratch(int64_t head_dim) {
+    const int64_t rows = kAttentionRows, tile = kAttentionTile;
+    return rows * head_dim + rows * (head_dim + 2) + 2 * tile * head_dim + 2 * tile * kLanes + rows;
+}
+
+void Workspace::attention(const NetworkWeights& n, const Cache& cache, const Batch& batch, int64_t layer, float* qkv) {
+    const Kernels& kernels = multiplier_.kernels;
+    const int threads = multiplier_.threads;
+    const std::vector<AttentionTask> tasks = plan(n, cache, batch, layer, qkv);
+    const auto count = static_cast<int64_t>(tasks.size());
+    int64_t longest = 0;
+    for (const AttentionTask& task : tasks) longest = std::max(longest, task.entry_end);
+    // Few tasks over long contexts (one conversation is two tasks): their entries are divided too.
+    const int64_t wanted = count >= 2 * threads ? 1 : (4 * threads + count - 1) / count;
+    const int64_t parts = std::clamp<int64_t>(longest / kSmallestPart, 1, wanted);
+    if (parts == 1) {
+        const int64_t grain = longest * count < 512 ? count : 1;
+        parallel_for(threads, count, grain, [&](int64_t begin, int64_t end) {
+            for (int64_t i = begin; i < end; ++i) {
+                AttentionTask task = tasks[static_cast<size_t>(i)];
+                task.scratch = attention_memory(n.head_dim);
+                kernels.attend(task);
+            }
+        });
+        return;
+    }
+    const int64_t part_stride = kAttentionRows * (n.head_dim + 2);
+    float* partial = partial_.get<float>(count * parts * part_stride);
+    parallel_for(threads, count * parts, 1, [&](int64_t begin, int64_t end) {
+        for (int64_t i = begin; i < end; ++i) {
+            AttentionTask task = tasks[static_cast<size_t>(i / parts)];
+            const int64_t tiles = (task.entry_end + kAttentionTile - 1) / kAttentionTile, part = i % parts;
+            const int64_t entries = task.entry_end;
+            task.entry_begin = std::min(entries, tiles * part / parts * kAttentionTile);
+            task.entry_end = std::min(entries, tiles * (part + 1) / parts * kAttentionTile);
+            task.scratch = attention_memory(n.head_dim);
+            task.partial = partial + i * part_stride;
+            kernels.attend(task);
+        }
+    });
+    for (int64_t i = 0; i < count; ++i) {
+        AttentionTask task = tasks[static_cast<size_t>(i)];
+        task.partial = partial + i * parts * part_stride;
+        kernels.merge(task, parts, part_stride);
+    }
+}
+
+void Workspace::normalize(const NetworkWeights& n, const float* weight, const float* x, int64_t tokens, float* out) {
+    parallel_for(multiplier_.threads, tokens, std::max<int64_t>(1, (32 << 10) / n.hidden), [&](int64_t b, int64_t e) {
+        for (int64_t t = b; t < e; ++t) {
+            multiplier_.kernels.normalize(x + t * n.hidden, weight, n.norm_eps, n.hidden, out + t * n.hidden);
+        }
+    });
+}
+
+void Workspace::forward(const NetworkWeights& n, const Cache& cache, const Batch& batch, int threads, float* hidden) {
+    multiplier_.threads = threads;
+    const Kernels& kernels = multiplier_.kernels;
+    const int64_t tokens = batch.tokens, width = (n.heads + 2 * n.kv_heads) * n.head_dim;
+    const int64_t ffn_tokens = std::min(tokens, kFeedForwardTokens);
+    float* normed = normed_.get<float>(tokens * n.hidden);
+    float* qkv = qkv_.get<float>(tokens * width);
+    float* gate_up = gate_up_.get<float>(ffn_tokens * 2 * n.ffn);
+    for (int64_t i = 0; i < n.num_layers; ++i) {
+        const LayerWeights& layer = n.layers[i];
+        normalize(n, layer.attention_norm, hidden, tokens, normed);
+        multiplier_.multiply(layer.qkv, normed, n.hidden, tokens, {qkv, width, false});
+        parallel_for(threads, tokens, std::max<int64_t>(1, (32 << 10) / width), [&](int64_t begin, int64_t end) {
+            for (int64_t t = begin; t < end; ++t) {
+                rotate_and_store(kernels, n, cache, batch, i, t, qkv + t * width);
+            }
+        });
+        attention(n, cache, batch, i, qkv);  // its result takes the queries' place
+        multiplier_.multiply(layer.attention_out, qkv, width, tokens, {hidden, n.hidden, true});
+        normalize(n, layer.ffn_norm, hidden, tokens, normed);
+        for (int64_t start = 0; start < tokens; start += ffn_tokens) {
+            const int64_t count = std::min(ffn_tokens, tokens - start);
+            multiplier_.multiply(layer.gate_up, normed + start * n.hidden, n.hidden, count,
+                                 {gate_up, 2 * n.ffn, false});
+            const int64_t grain = std::max<int64_t>(1, (8 << 10) / n.ffn);
+            parallel_for(threads, count, grain, [&](int64_t begin, int64_t end) {
+                for (int64_t t = begin; t < end; ++t) {
+                    float* gate = gate_up + t * 2 * n.ffn;
+                    kernels.swiglu(gate, gate + n.ffn, n.ffn, gate);
+                }
+            });
+            multiplier_.multiply(layer.down, gate_up, 2 * n.ffn, count, {hidden + start * n.hidden, n.hidden, true});
+        }
+    }
+    if (n.final_norm != nullptr) normalize(n, n.final_norm, hidden, tokens, hidden);
+}
+
+void Workspace::multiply(const Matrix& weight, const float* x, int64_t tokens, int threads, float* out) {
+    multiplier_.threads = threads;
+    multiplier_.multiply(weight, x, weight.columns, tokens, {out, weight.rows, false});
+}
+
+}  // namespace chatglm3
