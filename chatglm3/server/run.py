@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import socket
 import ssl
@@ -69,6 +70,10 @@ class Certificate(NamedTuple):
 
 def serve(app: FastAPI, bound: socket.socket, certificate: Certificate | None = None) -> None:
     """Serve until SIGTERM or SIGINT, then drain; a second signal ends it at once."""
+    # What has been loaded stays for good. Without this a full collection looks through all of it, PyTorch
+    # included, which stops every thread for more than 100 ms.
+    gc.collect()
+    gc.freeze()
     Server(app, certificate=certificate).run(sockets=[bound])
 
 

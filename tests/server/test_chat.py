@@ -240,7 +240,7 @@ def test_fields_that_say_the_default_are_taken(server: LiveServer) -> None:
         ({"stop": [""]}, "stop.0", "at least 1"),
         ({"logit_bias": {"x": 1}}, "logit_bias", "'x' is not a token id"),
         ({"logit_bias": {"99999": 1}}, "logit_bias", "99999"),
-        ({"logit_bias": {"5": 101}}, "logit_bias.5", "100"),
+        ({"logit_bias": {"5": 101}}, "logit_bias", "-100 to 100"),
         ({"top_logprobs": 3}, "top_logprobs", "logprobs=true"),
         ({"logprobs": True, "top_logprobs": 21}, "top_logprobs", "20"),
         ({"stream_options": {"include_usage": True}}, "stream_options", "stream=true"),

@@ -8,7 +8,7 @@ from pydantic import Field
 from typing_extensions import TypedDict
 
 from chatglm3.server.openai.chat_schema import Name
-from chatglm3.server.openai.fields import Fields, StopString
+from chatglm3.server.openai.fields import Fields, Items, StopString
 
 
 class CacheControl(Fields):
@@ -29,7 +29,7 @@ class TextInput(Block):
 
     type: Literal["text"]
     text: str
-    citations: Annotated[list[Any], Field(max_length=0)] | None = None
+    citations: Annotated[Items[Any], Field(max_length=0)] | None = None
 
 
 class ToolUseInput(Block):
@@ -46,7 +46,7 @@ class ToolResult(Block):
 
     type: Literal["tool_result"]
     tool_use_id: str
-    content: str | list[TextInput] | None = None
+    content: str | Items[TextInput] | None = None
     is_error: bool | None = Field(None, description="true: the model is told that it is an error.")
 
 
@@ -54,14 +54,14 @@ class UserTurn(Fields):
     """What a person says, or the results of all calls of the turn before, which come first."""
 
     role: Literal["user"]
-    content: str | list[Annotated[TextInput | ToolResult, Field(discriminator="type")]]
+    content: str | Items[Annotated[TextInput | ToolResult, Field(discriminator="type")]]
 
 
 class AssistantTurn(Fields):
     """What the model said and called."""
 
     role: Literal["assistant"]
-    content: str | list[Annotated[TextInput | ToolUseInput, Field(discriminator="type")]]
+    content: str | Items[Annotated[TextInput | ToolUseInput, Field(discriminator="type")]]
 
 
 Turn = Annotated[UserTurn | AssistantTurn, Field(discriminator="role")]
@@ -114,9 +114,9 @@ class CountRequest(Fields):
     """A conversation whose tokens are to be counted."""
 
     model: str
-    messages: list[Turn] = Field(min_length=1)
-    system: str | list[TextInput] | None = None
-    tools: Annotated[list[Tool], Field(max_length=128)] | None = None
+    messages: Items[Turn] = Field(min_length=1)
+    system: str | Items[TextInput] | None = None
+    tools: Annotated[Items[Tool], Field(max_length=128)] | None = None
     tool_choice: ToolChoice | None = None
     thinking: NoThinking | None = None
     output_config: OutputConfig | None = None
@@ -130,7 +130,7 @@ class MessagesRequest(CountRequest):
     temperature: float | None = Field(None, ge=0, le=1, description="0 is greedy. Default 0.8.")
     top_p: float | None = Field(None, gt=0, le=1, description="Default 0.8, as ChatGLM3 was published.")
     top_k: int | None = Field(None, ge=0, description="0: no limit, the default.")
-    stop_sequences: Annotated[list[StopString], Field(max_length=16)] | None = None
+    stop_sequences: Annotated[Items[StopString], Field(max_length=16)] | None = None
     stream: bool | None = None
     metadata: Metadata | None = None
     service_tier: Literal["auto", "standard_only"] | None = None

@@ -9,6 +9,7 @@ from typing_extensions import TypedDict
 
 from chatglm3.server.openai.fields import (
     Fields,
+    Items,
     Metadata,
     PromptCacheOptions,
     SamplingFields,
@@ -42,7 +43,7 @@ class ToolCallField(Fields):
     function: FunctionCall
 
 
-Content = str | list[TextPart]
+Content = str | Items[TextPart]
 
 
 class SystemMessage(Fields):
@@ -66,12 +67,12 @@ class AssistantMessage(Fields):
 
     role: Literal["assistant"]
     content: Content | None = None
-    tool_calls: list[ToolCallField] | None = None
+    tool_calls: Items[ToolCallField] | None = None
     function_call: FunctionCall | None = Field(None, description="The older form of one call.")
     name: str | None = None
     refusal: None = None
     audio: None = None
-    annotations: Annotated[list[Any], Field(max_length=0)] | None = None
+    annotations: Annotated[Items[Any], Field(max_length=0)] | None = None
 
     @model_validator(mode="after")
     def _one_form(self) -> AssistantMessage:
@@ -151,17 +152,17 @@ class ResponseFormat(Fields):
 class ChatRequest(SamplingFields):
     """A conversation to be answered."""
 
-    messages: list[ChatMessage] = Field(min_length=1)
+    messages: Items[ChatMessage] = Field(min_length=1)
     max_completion_tokens: int | None = Field(
         None, ge=1, description="Longest answer. Default: what the context has room for."
     )
     max_tokens: int | None = Field(None, ge=1, description="The older name of max_completion_tokens.")
     logprobs: bool | None = Field(None, description="Report the log-probability of each token.")
     top_logprobs: int | None = Field(None, ge=0, le=20, description="And so many of the most likely ones.")
-    tools: Annotated[list[ToolField], Field(max_length=128)] | None = None
+    tools: Annotated[Items[ToolField], Field(max_length=128)] | None = None
     tool_choice: Literal["none", "auto", "required"] | NamedToolChoice | None = None
     parallel_tool_calls: bool | None = Field(None, description="false: at most one call in an answer.")
-    functions: Annotated[list[Function], Field(max_length=128)] | None = Field(
+    functions: Annotated[Items[Function], Field(max_length=128)] | None = Field(
         None, description="The older form of tools."
     )
     function_call: Literal["none", "auto"] | NamedFunction | None = Field(
@@ -174,7 +175,7 @@ class ChatRequest(SamplingFields):
     prompt_cache_options: PromptCacheOptions | None = None
     # What says nothing else than the default is taken, so that clients which always send it can be served.
     prompt_cache_retention: Literal["in_memory"] | None = None
-    modalities: list[Literal["text"]] | None = None
+    modalities: Items[Literal["text"]] | None = None
     reasoning_effort: Literal["none"] | None = Field(None, description="The model does not reason.")
     service_tier: Literal["auto", "default"] | None = None
     store: Literal[False] | None = Field(None, description="The server keeps nothing.")

@@ -15,12 +15,11 @@ from typing_extensions import TypedDict
 from chatglm3.server.answers import Answers, Part, Question
 from chatglm3.server.core import Core
 from chatglm3.server.errors import ApiError
-from chatglm3.server.openai.fields import SamplingFields, TokenId, Usage, usage
+from chatglm3.server.openai.fields import Items, Prompt, SamplingFields, Usage, several, usage
 from chatglm3.server.openai.logprobs import CompletionLogprobs, completion_logprobs
 from chatglm3.server.stream import EventStream, complete, event
 
 MOST_PROMPTS = 1024
-TokenIds = Annotated[list[TokenId], Field(min_length=1)]
 
 
 class CompletionRequest(SamplingFields):
@@ -28,9 +27,9 @@ class CompletionRequest(SamplingFields):
 
     prompt: (
         str
-        | Annotated[list[str], Field(min_length=1, max_length=MOST_PROMPTS)]
-        | TokenIds
-        | Annotated[list[TokenIds], Field(min_length=1, max_length=MOST_PROMPTS)]
+        | Annotated[Items[str], Field(min_length=1, max_length=MOST_PROMPTS)]
+        | Prompt
+        | Annotated[Items[Prompt], Field(min_length=1, max_length=MOST_PROMPTS)]
     ) = Field(description="Text gets [gMASK] sop in front; ids are taken as they are.")
     max_tokens: int | None = Field(None, ge=0, description="Default 16; 0 scores the prompt only.")
     echo: bool | None = Field(None, description="Begin each answer with its prompt.")
@@ -93,16 +92,6 @@ def routes(core: Core) -> APIRouter:
     return router
 
 
-def _prompts(body: CompletionRequest) -> list[str | list[int]]:
-    match body.prompt:
-        case str() as text:
-            return [text]
-        case [int(), *_]:
-            return [body.prompt]  # type: ignore[list-item]
-        case several:
-            return list(several)  # type: ignore[arg-type]
-
-
 async def _questions(core: Core, body: CompletionRequest, adapter: str | None) -> list[Question]:
     max_tokens = 16 if body.max_tokens is None else body.max_tokens
     params = body.sampling(
@@ -112,9 +101,9 @@ async def _questions(core: Core, body: CompletionRequest, adapter: str | None) -
         stop_ids={core.tokenizer.eos_id},
         adapter=adapter,
     )
+    texts, prompts = several(body.prompt)
     questions = []
-    for prompt in _prompts(body):
-        ids = await core.text_ids(prompt, "prompt") if isinstance(prompt, str) else prompt
+    for ids in prompts or await core.text_ids(texts, "prompt"):
         core.check_length(ids, max_tokens, "prompt")
         core.check_ids(ids, "prompt")
         questions.append(Question(ids, params, stop=body.stops, is_reply=False))
@@ -130,10 +119,10 @@ class _Writer:
         self._scored = body.logprobs is not None
         self._n = body.n or 1
         self._ids = [question.ids for question in questions]
-        prompts = _prompts(body)
-        self._echoed = [self._echo(prompt) for prompt in prompts] if body.echo else None
+        texts, prompts = several(body.prompt)
+        self._echoed = (texts or [core.tokenizer.decode(ids) for ids in prompts]) if body.echo else None
         # Of a text's ids, those put in front of it are not echoed.
-        self._hidden = len(core.tokenizer.prefix_ids) if isinstance(prompts[0], str) else 0
+        self._hidden = len(core.tokenizer.prefix_ids) if texts else 0
         self._head = {
             "id": f"cmpl-{uuid.uuid4().hex}",
             "object": "text_completion",
@@ -196,6 +185,3 @@ class _Writer:
             self._prompt_scores[part.prompt] = completion_logprobs(tokenizer, scores, ids, offset=0)
         prompt = self._prompt_scores[part.prompt]
         return {name: prompt[name] + own[name] for name in own}  # type: ignore[literal-required,return-value]
-
-    def _echo(self, prompt: str | list[int]) -> str:
-        return prompt if isinstance(prompt, str) else self._core.tokenizer.decode(prompt)

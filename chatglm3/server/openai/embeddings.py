@@ -18,8 +18,7 @@ from chatglm3.server.core import Core
 from chatglm3.server.embed import embed
 from chatglm3.server.errors import ApiError
 from chatglm3.server.keys import spend
-from chatglm3.server.openai.completions import TokenIds
-from chatglm3.server.openai.fields import Fields
+from chatglm3.server.openai.fields import Fields, Items, Prompt, several
 from chatglm3.server.stream import while_connected
 
 MOST_INPUTS = 256
@@ -31,9 +30,9 @@ class EmbeddingRequest(Fields):
     model: str | None = None
     input: (
         Annotated[str, Field(min_length=1)]
-        | Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1, max_length=MOST_INPUTS)]
-        | TokenIds
-        | Annotated[list[TokenIds], Field(min_length=1, max_length=MOST_INPUTS)]
+        | Annotated[Items[Annotated[str, Field(min_length=1)]], Field(min_length=1, max_length=MOST_INPUTS)]
+        | Prompt
+        | Annotated[Items[Prompt], Field(min_length=1, max_length=MOST_INPUTS)]
     ) = Field(description="Texts, or ids without [gMASK] sop, which is put in front of both.")
     encoding_format: Literal["float", "base64"] | None = Field(
         None, description="base64: little-endian 32-bit floats."
@@ -107,16 +106,14 @@ def routes(core: Core) -> APIRouter:
 
 
 async def _prompts(core: Core, body: EmbeddingRequest) -> list[list[int]]:
-    given = body.input
-    inputs = [given] if isinstance(given, str) or isinstance(given[0], int) else given
-    prompts = []
-    for item in inputs:
-        if isinstance(item, str):
-            ids = await core.text_ids(item, "input")
-        else:
-            ids = [*core.tokenizer.prefix_ids, *item]
+    texts, given = several(body.input)
+    prompts = (
+        await core.text_ids(texts, "input")
+        if texts
+        else [[*core.tokenizer.prefix_ids, *ids] for ids in given]
+    )
+    for ids in prompts:
         core.check_ids(ids, "input")
-        prompts.append(ids)
     return prompts
 
 

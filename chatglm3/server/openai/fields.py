@@ -5,9 +5,9 @@ A field is honoured, or refused with a message that names it. Null is the same a
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, NotRequired
+from typing import Annotated, Any, Literal, NotRequired, TypeVar, cast
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from typing_extensions import TypedDict
 
 from chatglm3.engine import SamplingParams
@@ -15,15 +15,28 @@ from chatglm3.server.answers import Answers
 from chatglm3.server.errors import ApiError
 from chatglm3.server.replies import sampling
 
+T = TypeVar("T")
+
+Items = Annotated[list[T], Field(max_length=4096, fail_fast=True)]
+"""A list with at most one complaint: a body that is wrong throughout must not have millions of them."""
 StopString = Annotated[str, Field(min_length=1, max_length=256)]
-TokenId = Annotated[int, Field(ge=0)]
+TokenIds = Annotated[list[Annotated[int, Field(ge=0)]], Field(max_length=131_072, fail_fast=True)]
+Prompt = Annotated[TokenIds, Field(min_length=1)]
 MOST_ANSWERS = 128
+_MOST_FIELDS = 100
 
 
 class Fields(BaseModel):
     """A part of a request. Unknown fields, numbers as strings, NaN and infinity are refused."""
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, protected_namespaces=())
+
+    @model_validator(mode="before")
+    @classmethod
+    def _few(cls, value: Any) -> Any:
+        if isinstance(value, dict) and len(value) > _MOST_FIELDS:
+            raise ValueError(f"this is an object with {len(value)} fields, of which most are unknown here")
+        return value
 
 
 def _only_null(value: Any) -> None:
@@ -33,8 +46,18 @@ def _only_null(value: Any) -> None:
 
 Unsupported = Annotated[None, BeforeValidator(_only_null)]
 """A field of OpenAI's that cannot be honoured: null, or left out."""
+
+
+def _at_most_16(value: Any) -> Any:
+    if isinstance(value, dict) and len(value) > 16:
+        raise ValueError(f"there are {len(value)} entries, and at most 16 are taken")
+    return value
+
+
 Metadata = Annotated[
-    dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]], Field(max_length=16)
+    dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]],
+    Field(max_length=16),
+    BeforeValidator(_at_most_16),  # pydantic reads all of them before it counts
 ]
 
 
@@ -43,6 +66,22 @@ class PromptCacheOptions(Fields):
 
     mode: Literal["implicit"] | None = None
     ttl: Unsupported = None
+
+
+def _biases(value: Any) -> Any:
+    """Complain of the first entry that is wrong; pydantic would complain of all."""
+    if isinstance(value, dict):
+        for key, bias in value.items():
+            if not (isinstance(key, str) and key.isascii() and key.isdigit() and len(key) < 10):
+                raise ValueError(f"{str(key)[:20]!r} is not a token id")
+            if type(bias) not in (int, float) or not -100 <= bias <= 100:
+                raise ValueError(f"the bias of token {key} is not a number from -100 to 100")
+    return value
+
+
+LogitBias = Annotated[
+    dict[str, Annotated[float, Field(ge=-100, le=100)]], Field(max_length=65_536), BeforeValidator(_biases)
+]
 
 
 class StreamOptions(Fields):
@@ -65,23 +104,15 @@ class SamplingFields(Fields):
     frequency_penalty: float | None = Field(None, ge=-2, le=2)
     seed: int | None = Field(None, ge=-(2**63), lt=2**63, description="The same seed gives the same answer.")
     n: int | None = Field(None, ge=1, le=MOST_ANSWERS, description="How many answers.")
-    stop: StopString | Annotated[list[StopString], Field(max_length=16)] | None = Field(
+    stop: StopString | Annotated[Items[StopString], Field(max_length=16)] | None = Field(
         None, description="Texts that end the answer and are no part of it, at most 16."
     )
-    logit_bias: dict[str, Annotated[float, Field(ge=-100, le=100)]] | None = Field(
+    logit_bias: LogitBias | None = Field(
         None, description="Token id, written as text, to what is added to its logit."
     )
     stream: bool | None = Field(None, description="Answer as server-sent events.")
     stream_options: StreamOptions | None = None
     user: str | None = Field(None, max_length=256, description="Goes to the log with the request.")
-
-    @field_validator("logit_bias")
-    @classmethod
-    def _token_ids(cls, value: dict[str, float] | None) -> dict[str, float] | None:
-        for key in value or {}:
-            if not (key.isascii() and key.isdigit() and len(key) < 10):
-                raise ValueError(f"{key[:20]!r} is not a token id")
-        return value
 
     @property
     def stops(self) -> tuple[str, ...]:
@@ -110,6 +141,18 @@ class SamplingFields(Fields):
             logit_bias={int(key): bias for key, bias in (self.logit_bias or {}).items()},
             **more,
         )
+
+
+def several(given: str | list[str] | list[int] | list[list[int]]) -> tuple[list[str], list[list[int]]]:
+    """One prompt or several, as texts or as ids: one of the two lists is empty."""
+    match given:
+        case str():
+            return [given], []
+        case [str(), *_]:
+            return cast(list[str], given), []
+        case [int(), *_]:
+            return [], [cast(list[int], given)]
+    return [], cast(list[list[int]], given)
 
 
 class PromptDetails(TypedDict):

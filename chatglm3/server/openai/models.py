@@ -12,7 +12,7 @@ from chatglm3.server.core import Core
 from chatglm3.server.errors import ApiError
 from chatglm3.server.openai.chat import definitions, read_chat
 from chatglm3.server.openai.chat_schema import ChatMessage, ToolField
-from chatglm3.server.openai.fields import Fields, TokenId
+from chatglm3.server.openai.fields import Fields, Items, TokenIds
 from chatglm3.server.replies import ReplyForm
 
 
@@ -41,8 +41,8 @@ class TokenizeRequest(Fields):
 
     model: str | None = None
     prompt: str | None = None
-    messages: list[ChatMessage] | None = None
-    tools: list[ToolField] | None = Field(None, description="With messages.")
+    messages: Items[ChatMessage] | None = None
+    tools: Items[ToolField] | None = Field(None, description="With messages.")
     add_special_tokens: bool = Field(True, description="Of a text: put [gMASK] sop in front.")
     return_token_strs: bool | None = None
 
@@ -68,7 +68,7 @@ class DetokenizeRequest(Fields):
     """Ids."""
 
     model: str | None = None
-    tokens: list[TokenId]
+    tokens: TokenIds
 
 
 class Text(TypedDict):
@@ -107,7 +107,7 @@ def routes(core: Core) -> APIRouter:
         """What the model would be shown, as ids."""
         core.check_model(body.model)
         if body.prompt is not None:
-            ids = await core.text_ids(body.prompt, "prompt", prefix=body.add_special_tokens)
+            (ids,) = await core.text_ids([body.prompt], "prompt", prefix=body.add_special_tokens)
         else:
             tools = definitions([tool.function for tool in body.tools or ()])
             ReplyForm(tools).check()
@@ -120,10 +120,10 @@ def routes(core: Core) -> APIRouter:
         """The text of ids; special tokens are spelled out."""
         core.check_model(body.model)
         size = core.loaded.config.vocab_size
-        for number, token in enumerate(body.tokens):
-            if token >= size:
-                message = f"token {number} is {token}, and ids end at {size - 1}"
-                raise ApiError(400, message, param=f"tokens.{number}")
-        return {"prompt": core.tokenizer.decode(body.tokens)}
+        if max(body.tokens, default=0) >= size:
+            number, token = next((n, t) for n, t in enumerate(body.tokens) if t >= size)
+            message = f"token {number} is {token}, and ids end at {size - 1}"
+            raise ApiError(400, message, param=f"tokens.{number}")
+        return {"prompt": await core.text(body.tokens, "tokens")}
 
     return router

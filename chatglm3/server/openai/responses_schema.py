@@ -8,7 +8,7 @@ from pydantic import Field
 from typing_extensions import TypedDict
 
 from chatglm3.server.openai.chat_schema import Name
-from chatglm3.server.openai.fields import Fields, Metadata, PromptCacheOptions, Unsupported
+from chatglm3.server.openai.fields import Fields, Items, Metadata, PromptCacheOptions, Unsupported
 from chatglm3.server.openai.logprobs import ContentLogprob
 
 Status = Literal["in_progress", "completed", "incomplete"]
@@ -26,8 +26,8 @@ class OutputText(Fields):
 
     type: Literal["output_text"]
     text: str
-    annotations: Annotated[list[Any], Field(max_length=0)] | None = None
-    logprobs: list[Any] | None = Field(
+    annotations: Annotated[Items[Any], Field(max_length=0)] | None = None
+    logprobs: Items[Any] | None = Field(
         None, description="As they were answered; the model does not read them."
     )
 
@@ -37,7 +37,7 @@ class InputMessage(Fields):
 
     type: Literal["message"] = "message"
     role: Literal["user", "assistant", "system", "developer"]
-    content: str | list[Annotated[InputText | OutputText, Field(discriminator="type")]]
+    content: str | Items[Annotated[InputText | OutputText, Field(discriminator="type")]]
     id: str | None = None
     status: Status | None = None
 
@@ -58,7 +58,7 @@ class InputCallOutput(Fields):
 
     type: Literal["function_call_output"]
     call_id: str
-    output: str | list[InputText]
+    output: str | Items[InputText]
     id: str | None = None
     status: Status | None = None
 
@@ -117,7 +117,7 @@ class ResponseRequest(Fields):
     """A conversation to be answered."""
 
     model: str | None = Field(None, description="A name from /v1/models; may be left out.")
-    input: str | Annotated[list[InputItem], Field(min_length=1)]
+    input: str | Annotated[Items[InputItem], Field(min_length=1)]
     instructions: str | None = Field(None, description="What the model is told first, as its system message.")
     max_output_tokens: int | None = Field(
         None, ge=1, description="Longest answer. Default: what the context has room for."
@@ -125,8 +125,8 @@ class ResponseRequest(Fields):
     temperature: float | None = Field(None, ge=0, le=2, description="0 is greedy. Default 0.8.")
     top_p: float | None = Field(None, gt=0, le=1, description="Default 0.8, as ChatGLM3 was published.")
     top_logprobs: int | None = Field(None, ge=0, le=20, description="With the logprobs named in include.")
-    include: list[Literal["message.output_text.logprobs", "reasoning.encrypted_content"]] | None = None
-    tools: Annotated[list[FunctionTool], Field(max_length=128)] | None = None
+    include: Items[Literal["message.output_text.logprobs", "reasoning.encrypted_content"]] | None = None
+    tools: Annotated[Items[FunctionTool], Field(max_length=128)] | None = None
     tool_choice: Literal["none", "auto", "required"] | FunctionChoice | None = None
     parallel_tool_calls: bool | None = Field(None, description="false: at most one call in an answer.")
     text: TextConfig | None = None
