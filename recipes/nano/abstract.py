@@ -26,8 +26,6 @@ class AbstractDocuments:
         first = 3 + 256  # after unknown, begin, end and the bytes
         last = min(tokenizer.special_ids.values())
         self.pieces = [i for i in range(first, last) if len(tokenizer.id_to_piece(i)) <= 8]
-        random.Random(0).shuffle(self.pieces)
-        self.drawn_from = self.pieces
         self.marks = {
             mark: tokenizer.encode(mark)[1:] for mark in (": ", ", ", "\n", "(", ")", "='", "'", "?")
         }
@@ -36,10 +34,9 @@ class AbstractDocuments:
             self._repeat, self._go_on, self._look_up, self._name_of, self._call,
         )  # fmt: skip
 
-    def draw(self, rng: random.Random, variety: int | None = None) -> Example:
-        """One document; its answers are what is to be learnt. variety: how many different pieces to use."""
+    def draw(self, rng: random.Random) -> Example:
+        """One document; its answers are what is to be learnt."""
         t = self.tokenizer
-        self.drawn_from = self.pieces[:variety]
         rows, questions = rng.choice(self.kinds)(rng)
         ids, learnt = list(t.prefix_ids), [False] * len(t.prefix_ids)
 
@@ -56,7 +53,7 @@ class AbstractDocuments:
         return Example(ids, learnt)
 
     def _some(self, rng: random.Random, low: int, high: int) -> Ids:
-        return rng.choices(self.drawn_from, k=rng.randint(low, high))
+        return rng.choices(self.pieces, k=rng.randint(low, high))
 
     def _repeat(self, rng: random.Random) -> Exercise:
         texts = [self._some(rng, 2, 20) for _ in range(rng.randint(1, 4))]

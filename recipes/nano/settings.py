@@ -25,7 +25,7 @@ class Settings:
     conversations_per_step: int
     steps: int
     decay: float
-    opening: int = 800
+    opening: int = 600
     """Steps of abstract copying and look-up documents before the first conversation."""
     ramp: int = 1200
     """Steps from the first conversation until the mix is the final one: more real tools, fewer exercises."""
@@ -56,7 +56,7 @@ class Settings:
 
 
 SETTINGS = {
-    "cpu": Settings("cpu", 8, 192, 6, 32, 512, conversations_per_step=36, steps=4000, decay=0.3),
+    "cpu": Settings("cpu", 8, 192, 6, 32, 512, conversations_per_step=36, steps=3600, decay=0.3),
     "gpu": Settings(
         "gpu", 10, 256, 8, 32, 640, conversations_per_step=192, steps=8000, decay=0.4, micro_batch=65536
     ),

@@ -51,7 +51,7 @@ class Documents:
         s = self.settings
         done = (step - s.opening) / s.ramp  # 0 when conversations begin, 1 when the mix is the final one
         if rng.random() < _between(1.0, 0.10, done):
-            return self.abstract.draw(rng, variety=300 if step < s.opening // 2 else None)
+            return self.abstract.draw(rng)
         most_tools = 1 if done < 0.25 else 3 if done < 1 else 5
         unreal = _between(0.7, 0.25, done)
         index = step * s.conversations_per_step + position
