@@ -42,7 +42,7 @@ from chatglm3.train.samples import Answerer
 from chatglm3.train.trainer import AnswerTrainer, Guards
 
 _TOKENIZER_FILES = ("tokenizer.model", "tokenizer_config.json", "generation_config.json")
-_MAY_CHANGE = {"resume", "log_every", "keep", "report_to", "samples", "check_memory", "early_stopping"}
+_MAY_CHANGE = {"resume", "output", "log_every", "keep", "report_to", "samples", "check_memory", "early_stopping"}
 """Keys that a resumed run may have another value of."""
 
 
