@@ -11,14 +11,28 @@ Shapes: N packed tokens, H hidden_size, `heads` query heads, `kv` key/value head
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from chatglm3.attention import AttentionBatch, attend
+from chatglm3.attention import AttentionBatch, KVCache, attend
 from chatglm3.config import ModelConfig
 from chatglm3.lora import LoraBatch
+
+
+class Fused(Protocol):
+    """Another way to compute the same, over the same weights: `chatglm3/fused.py` has it for CPUs."""
+
+    def takes(self, cache: KVCache) -> bool:
+        """Whether it can run over this cache."""
+
+    def forward(self, embedded: Tensor, positions: Tensor, batch: AttentionBatch) -> Tensor:
+        """Embeddings [N, H] to hidden states [N, H], float32, after the final norm."""
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """hidden [M, H] -> float32 logits [M, vocab_size]."""
 
 
 class ChatGLMModel(nn.Module):
@@ -36,6 +50,8 @@ class ChatGLMModel(nn.Module):
         self.layers = nn.ModuleList(Layer(config, index) for index in range(config.num_layers))
         self.final_norm = _norm(config) if config.final_norm else nn.Identity()
         self.output = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.fused: Fused | None = None
+        """All layers in one native call, where `chatglm3.fused.fuse` found that they can be."""
         self.requires_grad_(False)
 
     @property
@@ -58,6 +74,8 @@ class ChatGLMModel(nn.Module):
         lora: adapters of some of the tokens.
         """
         hidden = self.embedding(tokens)  # [N, H]
+        if self.fused is not None and lora is None and self.fused.takes(batch.cache):
+            return self.fused.forward(hidden, positions, batch)
         cos, sin = self.rotary(positions)
         for layer in self.layers:
             hidden = layer(hidden, cos, sin, batch, lora)
@@ -65,7 +83,14 @@ class ChatGLMModel(nn.Module):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """hidden [M, H] -> float32 logits [M, vocab_size]. Pass only the rows that are wanted."""
+        if self.fused is not None:
+            return self.fused.logits(hidden)
         return self.output(hidden).float()
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> ChatGLMModel:
+        self.fused = None  # the weights are about to move
+        super()._apply(fn, recurse)
+        return self
 
 
 class Layer(nn.Module):

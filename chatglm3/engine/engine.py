@@ -24,6 +24,7 @@ from chatglm3.engine.sampler import Sampled, Sampler, SamplingState
 from chatglm3.engine.scheduler import Scheduler
 from chatglm3.engine.sequence import Sequence
 from chatglm3.errors import InvalidParameterError, PromptTooLongError
+from chatglm3.fused import fuse
 from chatglm3.model import ChatGLMModel
 
 
@@ -114,6 +115,7 @@ class Engine:
             max_sequences=max_sequences,
             max_entries=longest_prefix + self.max_context,
         )
+        fuse(model)
         cache = KVCache(config, num_blocks, block_size, dtype, device)
         self.cache_bytes = cache.nbytes
         """Memory that the keys and values take."""

@@ -27,7 +27,7 @@ LIBRARY = FOLDER / "libchatglm3.so"
 
 _FLAGS = [
     *("-std=c++20", "-O3", "-g0", "-fPIC", "-fvisibility=hidden", "-pthread"),
-    *("-fno-math-errno", "-fno-trapping-math"),
+    *("-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off"),
     # GCC 12 takes the undefined lanes of its own intrinsics for mistakes.
     *("-Wall", "-Wextra", "-Wno-uninitialized", "-Wno-maybe-uninitialized"),
 ]

@@ -74,6 +74,10 @@ class PackedMatrix:
         )
         return plain
 
+    def __deepcopy__(self, memo: object) -> PackedMatrix:
+        """Itself: nothing changes it."""
+        return self
+
 
 def packed_bytes(qweight: Tensor, scales: Tensor) -> int:
     """Memory of the packed form of these plain tensors; they may be on the meta device."""

@@ -121,6 +121,11 @@ class QuantLinear(QuantizedWeight):
         """Pack for the fastest kernel of the tensors' device; forward works without it, more slowly."""
         self._pack()
 
+    @property
+    def packed(self) -> PackedWeight | None:
+        """The form that a kernel reads, where the weight is in one."""
+        return self._packed
+
     def forward(self, x: Tensor) -> Tensor:
         """x [..., in_features] to [..., out_features], in the dtype of x."""
         tokens = x.reshape(-1, self.columns)

@@ -16,7 +16,6 @@
 namespace chatglm3 {
 namespace {
 
-constexpr int kMaxBlocks = static_cast<int>(kAttentionRows / kLanes);
 constexpr float kUnseen = -1e30f;  // a score that leaves no weight beside any other, and no nan beside itself
 
 // scores[e, 16 b + lane] = sum_k queries[b, k, lane] * keys[e, k] for `Entries` entries, `Blocks` blocks of rows.
@@ -61,10 +60,10 @@ inline void weigh(const float* weights, const float* values, int64_t entries, in
     });
 }
 
-// What a task keeps between tiles. Pointers into its scratch memory; see attention_scratch.
-struct AttentionState {
+// What a task keeps between tiles: its state, and pieces of its scratch memory.
+struct AttentionMemory {
     float* queries;  // [blocks][dim][16], divided by sqrt(dim)
-    float* sums;     // [blocks][dim + 2][16] of values; behind them the largest scores and the sums of weights
+    float* sums;     // the state: [blocks][dim + 2][16]
     float* keys;     // [tile][dim]
     float* values;   // [tile][dim]
     float* scores;   // [2][tile][16]
@@ -73,7 +72,7 @@ struct AttentionState {
 
 // One tile of entries for `Blocks` blocks of rows, from block `first` on.
 template <int Blocks>
-void attend_tile(const AttentionState& s, int64_t dim, int first, int64_t start, int64_t entries, bool masked) {
+void attend_tile(const AttentionMemory& s, int64_t dim, int first, int64_t start, int64_t entries, bool masked) {
     constexpr int kAtOnce = Blocks == 1 ? kAttentionWide : kAttentionPair;
     const float* queries = s.queries + first * dim * kLanes;
     int64_t e = 0;
@@ -114,19 +113,20 @@ void attend_tile(const AttentionState& s, int64_t dim, int first, int64_t start,
     for (; k < dim; ++k) weigh<Blocks, 1>(s.scores, s.values + k, entries, dim, decay, sums + k * kLanes);
 }
 
-AttentionState layout(float* scratch, int64_t dim) {
-    AttentionState s{};
+AttentionMemory memory_of(const AttentionTask& task) {
+    float* scratch = task.scratch;
     const auto take = [&scratch](int64_t floats) {
         float* taken = scratch;
         scratch += floats;
         return taken;
     };
-    s.queries = take(kMaxBlocks * dim * kLanes);
-    s.sums = take(kMaxBlocks * (dim + 2) * kLanes);
-    s.keys = take(kAttentionTile * dim);
-    s.values = take(kAttentionTile * dim);
+    AttentionMemory s{};
+    s.sums = task.state;
+    s.queries = take(kAttentionRows * task.head_dim);
+    s.limits = take(kAttentionRows);
+    s.keys = take(kAttentionTile * task.head_dim);
+    s.values = take(kAttentionTile * task.head_dim);
     s.scores = take(kAttentionBlocks * kAttentionTile * kLanes);
-    s.limits = take(kMaxBlocks * kLanes);
     return s;
 }
 
@@ -138,7 +138,7 @@ inline int64_t row_offset(const AttentionTask& task, int64_t i) {
     return row / task.group * task.q_stride + row % task.group * task.head_dim;
 }
 
-void gather_queries(const AttentionTask& task, const AttentionState& s) {
+void gather_queries(const AttentionTask& task, const AttentionMemory& s) {
     const int64_t dim = task.head_dim, rows = rows_of(task);
     const float scale = 1.0f / std::sqrt(static_cast<float>(dim));
     const int64_t filled = (rows + kLanes - 1) / kLanes * kLanes;
@@ -156,22 +156,10 @@ void gather_queries(const AttentionTask& task, const AttentionState& s) {
     }
 }
 
-// out = sums / weights for the rows of one block; sums: [dim][16].
-void scatter(const AttentionTask& task, int64_t block, const float* sums, F16 weights) {
-    const int64_t dim = task.head_dim;
-    float inverse[kLanes];
-    store(inverse, broadcast(1.0f) / weights);
-    const int64_t count = std::min<int64_t>(kLanes, rows_of(task) - block * kLanes);
-    for (int64_t lane = 0; lane < count; ++lane) {
-        float* out = task.out + row_offset(task, block * kLanes + lane);
-        for (int64_t k = 0; k < dim; ++k) out[k] = sums[k * kLanes + lane] * inverse[lane];
-    }
-}
-
 void attend(const AttentionTask& task) {
     const int64_t dim = task.head_dim, rows = rows_of(task);
     const auto blocks = static_cast<int>((rows + kLanes - 1) / kLanes);
-    const AttentionState s = layout(task.scratch, dim);
+    const AttentionMemory s = memory_of(task);
     gather_queries(task, s);
     const auto* keys = static_cast<const char*>(task.keys);
     const auto* values = static_cast<const char*>(task.values);
@@ -196,32 +184,30 @@ void attend(const AttentionTask& task) {
             first += taken;
         }
     }
-    for (int block = 0; block < blocks; ++block) {
-        const float* sums = s.sums + block * (dim + 2) * kLanes;
-        if (task.partial == nullptr) {
-            scatter(task, block, sums, load(sums + (dim + 1) * kLanes));
-        } else {
-            std::copy_n(sums, (dim + 2) * kLanes, task.partial + block * (dim + 2) * kLanes);
+}
+
+void merge(const AttentionTask& task, const float* other_state) {
+    const int64_t dim = task.head_dim, block_stride = (dim + 2) * kLanes;
+    for (int64_t block = 0; block * kLanes < rows_of(task); ++block) {
+        float* total = task.state + block * block_stride;
+        const float* other = other_state + block * block_stride;
+        const F16 mine = load(total + dim * kLanes), theirs = load(other + dim * kLanes);
+        const F16 high = max(mine, theirs);
+        const F16 keep = exponential(mine - high), take = exponential(theirs - high);
+        for (int64_t k = 0; k < dim + 2; ++k) {
+            store(total + k * kLanes, fma(load(other + k * kLanes), take, load(total + k * kLanes) * keep));
         }
+        store(total + dim * kLanes, high);
     }
 }
 
-void merge(const AttentionTask& task, int64_t parts, int64_t part_stride) {
-    const int64_t dim = task.head_dim, block_stride = (dim + 2) * kLanes;
-    for (int64_t block = 0; block * kLanes < rows_of(task); ++block) {
-        float* total = task.partial + block * block_stride;  // the first part takes up the others
-        for (int64_t part = 1; part < parts; ++part) {
-            const float* other = total + part * part_stride;
-            const F16 mine = load(total + dim * kLanes), theirs = load(other + dim * kLanes);
-            const F16 high = max(mine, theirs);
-            const F16 keep = exponential(mine - high), take = exponential(theirs - high);
-            for (int64_t k = 0; k < dim + 2; ++k) {
-                if (k == dim) continue;
-                store(total + k * kLanes, fma(load(other + k * kLanes), take, load(total + k * kLanes) * keep));
-            }
-            store(total + dim * kLanes, high);
-        }
-        scatter(task, block, total, load(total + (dim + 1) * kLanes));
+void finish(const AttentionTask& task) {
+    const int64_t dim = task.head_dim;
+    for (int64_t i = 0; i < rows_of(task); ++i) {
+        const float* lane = task.state + i / kLanes * (dim + 2) * kLanes + i % kLanes;
+        const float inverse = 1.0f / lane[(dim + 1) * kLanes];
+        float* out = task.out + row_offset(task, i);
+        for (int64_t k = 0; k < dim; ++k) out[k] = lane[k * kLanes] * inverse;
     }
 }
 

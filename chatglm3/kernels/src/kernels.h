@@ -68,9 +68,9 @@ struct AttentionTask {
     int64_t first_visible;  // entries that query 0 sees; query i sees i more
     // Rows of this task, a row being (query, head of the group) = (row / group, row % group).
     int64_t row_begin, row_end;
-    // Entries of this task; where they are not all, `partial` takes what merges the parts.
+    // Entries of this task: one part of those that its rows see.
     int64_t entry_begin, entry_end;
-    float* partial;  // null, or [blocks of 16 rows][head_dim + 2][16]: sums, largest scores, sums of weights
+    float* state;    // attention_state(head_dim) floats: what the entries so far amount to
     float* scratch;  // attention_scratch(head_dim) floats
 };
 
@@ -92,9 +92,10 @@ struct Kernels {
     void (*rotate)(float* x, const float* cos, const float* sin, int64_t rotary);
     void (*widen)(const void* x, int32_t format, int64_t count, float* out);
     void (*narrow)(const float* x, int32_t format, int64_t count, void* out);
+    // The state of one part; of two parts, into the first; and from a state to the task's `out`.
     void (*attend)(const AttentionTask& task);
-    // Merge `parts` partial results of one AttentionTask, `part_stride` floats apart, into its `out`.
-    void (*merge)(const AttentionTask& task, int64_t parts, int64_t part_stride);
+    void (*merge)(const AttentionTask& task, const float* other_state);
+    void (*finish)(const AttentionTask& task);
     // 32-bit words [16 rows, words] with row_stride bytes between rows, to [words, 16] and back; `flip` is xor-ed.
     void (*interleave)(const uint8_t* plain, int64_t row_stride, int64_t words, uint32_t flip, uint8_t* packed);
     void (*separate)(const uint8_t* packed, int64_t words, uint32_t flip, int64_t row_stride, uint8_t* plain);
@@ -108,9 +109,14 @@ const Kernels* kernels_avx2();
 const Kernels* kernels_avx512();
 const Kernels* kernels_avx512vnni();
 
-// Floats that `attend` needs for its own: tiles of keys, values and scores, and its queries and sums.
-int64_t attention_scratch(int64_t head_dim);
 constexpr int64_t kAttentionRows = 64;  // most rows of one AttentionTask
 constexpr int64_t kAttentionTile = 32;  // entries looked at together
+
+// For each block of 16 rows: sums of values [head_dim][16], largest scores [16], sums of weights [16].
+constexpr int64_t attention_state(int64_t head_dim) { return kAttentionRows * (head_dim + 2); }
+// Queries, and tiles of keys, values and scores.
+constexpr int64_t attention_scratch(int64_t head_dim) {
+    return kAttentionRows * (head_dim + 1) + 2 * kAttentionTile * (head_dim + kLanes);
+}
 
 }  // namespace chatglm3

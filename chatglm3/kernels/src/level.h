@@ -25,6 +25,7 @@ constexpr Kernels kKernels = {
     .narrow = narrow,
     .attend = attend,
     .merge = merge,
+    .finish = finish,
     .interleave = interleave,
     .separate = separate,
     .read_all = read_all,

@@ -11,8 +11,12 @@ namespace {
 // Tokens whose feed-forward activations are held at once: 27 MB at 6B, and enough for weights to be read rarely.
 constexpr int64_t kFeedForwardTokens = 256;
 
-// A part of a sequence's entries is worth a task of its own from here on.
-constexpr int64_t kSmallestPart = 8 * kAttentionTile;
+// Entries are summed up in parts of this many, which can go to several threads. Always the same parts, whatever else
+// is in the batch and however many threads there are: so the result is the same too, bit for bit.
+constexpr int64_t kPartEntries = 512;
+// Entries times values of a head from which on a second thread is worth waking.
+constexpr int64_t kSmallAttention = 64 << 10;
+static_assert(kPartEntries % kAttentionTile == 0);
 
 int64_t bytes_of(int32_t format) { return format == kFloat32 ? 4 : 2; }
 
@@ -64,58 +68,72 @@ std::vector<AttentionTask> plan(const NetworkWeights& n, const Cache& cache, con
     return tasks;
 }
 
-// Scratch of `attend`, one for each thread; a thread's kernels run one after the other.
+// Part `part` of a task.
+AttentionTask part_of(AttentionTask task, int64_t part, float* state, float* scratch) {
+    task.entry_begin = part * kPartEntries;
+    task.entry_end = std::min(task.entry_end, task.entry_begin + kPartEntries);
+    task.state = state;
+    task.scratch = scratch;
+    return task;
+}
+
+int64_t parts_of(const AttentionTask& task) { return (task.entry_end + kPartEntries - 1) / kPartEntries; }
+
+// Memory of the calling thread: scratch, and behind it two states.
 float* attention_memory(int64_t head_dim) {
     thread_local Buffer buffer;
-    return buffer.get<float>(attention_scratch(head_dim));
+    return buffer.get<float>(attention_scratch(head_dim) + 2 * attention_state(head_dim));
+}
+
+// A whole task on one thread.
+void attend_whole(const Kernels& kernels, const AttentionTask& task) {
+    float* scratch = attention_memory(task.head_dim);
+    float* total = scratch + attention_scratch(task.head_dim);
+    float* state = total + attention_state(task.head_dim);
+    const AttentionTask first = part_of(task, 0, total, scratch);
+    kernels.attend(first);
+    for (int64_t part = 1; part < parts_of(task); ++part) {
+        kernels.attend(part_of(task, part, state, scratch));
+        kernels.merge(first, state);
+    }
+    kernels.finish(first);
 }
 
 }  // namespace
-
-int64_t attention_scratch(int64_t head_dim) {
-    const int64_t rows = kAttentionRows, tile = kAttentionTile;
-    return rows * head_dim + rows * (head_dim + 2) + 2 * tile * head_dim + 2 * tile * kLanes + rows;
-}
 
 void Workspace::attention(const NetworkWeights& n, const Cache& cache, const Batch& batch, int64_t layer, float* qkv) {
     const Kernels& kernels = multiplier_.kernels;
     const int threads = multiplier_.threads;
     const std::vector<AttentionTask> tasks = plan(n, cache, batch, layer, qkv);
     const auto count = static_cast<int64_t>(tasks.size());
-    int64_t longest = 0;
-    for (const AttentionTask& task : tasks) longest = std::max(longest, task.entry_end);
-    // Few tasks over long contexts (one conversation is two tasks): their entries are divided too.
-    const int64_t wanted = count >= 2 * threads ? 1 : (4 * threads + count - 1) / count;
-    const int64_t parts = std::clamp<int64_t>(longest / kSmallestPart, 1, wanted);
-    if (parts == 1) {
-        const int64_t grain = longest * count < 512 ? count : 1;
+    int64_t parts = 0, entries = 0;
+    for (const AttentionTask& task : tasks) {
+        parts = std::max(parts, parts_of(task));
+        entries += task.entry_end;
+    }
+    if (parts == 1 || count >= 4 * threads) {
+        const int64_t grain = entries * n.head_dim < kSmallAttention ? count : 1;
         parallel_for(threads, count, grain, [&](int64_t begin, int64_t end) {
-            for (int64_t i = begin; i < end; ++i) {
-                AttentionTask task = tasks[static_cast<size_t>(i)];
-                task.scratch = attention_memory(n.head_dim);
-                kernels.attend(task);
-            }
+            for (int64_t i = begin; i < end; ++i) attend_whole(kernels, tasks[static_cast<size_t>(i)]);
         });
         return;
     }
-    const int64_t part_stride = kAttentionRows * (n.head_dim + 2);
-    float* partial = partial_.get<float>(count * parts * part_stride);
+    // Few tasks over long contexts (one conversation is two tasks): each part is work of its own.
+    const int64_t stride = attention_state(n.head_dim);
+    float* states = states_.get<float>(count * parts * stride);
     parallel_for(threads, count * parts, 1, [&](int64_t begin, int64_t end) {
         for (int64_t i = begin; i < end; ++i) {
-            AttentionTask task = tasks[static_cast<size_t>(i / parts)];
-            const int64_t tiles = (task.entry_end + kAttentionTile - 1) / kAttentionTile, part = i % parts;
-            const int64_t entries = task.entry_end;
-            task.entry_begin = std::min(entries, tiles * part / parts * kAttentionTile);
-            task.entry_end = std::min(entries, tiles * (part + 1) / parts * kAttentionTile);
-            task.scratch = attention_memory(n.head_dim);
-            task.partial = partial + i * part_stride;
-            kernels.attend(task);
+            const AttentionTask& task = tasks[static_cast<size_t>(i / parts)];
+            if (i % parts >= parts_of(task)) continue;
+            float* scratch = attention_memory(n.head_dim);
+            kernels.attend(part_of(task, i % parts, states + i * stride, scratch));
         }
     });
     for (int64_t i = 0; i < count; ++i) {
         AttentionTask task = tasks[static_cast<size_t>(i)];
-        task.partial = partial + i * parts * part_stride;
-        kernels.merge(task, parts, part_stride);
+        task.state = states + i * parts * stride;
+        for (int64_t part = 1; part < parts_of(task); ++part) kernels.merge(task, task.state + part * stride);
+        kernels.finish(task);
     }
 }
 

@@ -56,7 +56,7 @@ class Workspace {
     void normalize(const NetworkWeights& network, const float* weight, const float* x, int64_t tokens, float* out);
 
     Multiplier multiplier_;
-    Buffer normed_, qkv_, gate_up_, partial_;
+    Buffer normed_, qkv_, gate_up_, states_;
 };
 
 }  // namespace chatglm3
