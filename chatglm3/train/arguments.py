@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -17,6 +18,9 @@ def training_arguments(config: FinetuneConfig) -> TrainingArguments:
     cuda = torch.cuda.is_available() and config.device != "cpu"
     if config.device == "cuda" and not cuda:
         raise TrainingError("device is cuda, and PyTorch finds no CUDA device here; set device=cpu")
+    for package in (*config.report_to, *(["deepspeed"] if config.deepspeed else [])):
+        if find_spec(package) is None:
+            raise TrainingError(f"{package} is asked for and not installed: pip install {package}")
     bfloat16 = config.dtype == "bfloat16" or (config.dtype is None and cuda)
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     accumulate, rest = divmod(config.batch_size, config.micro_batch_size * processes)
