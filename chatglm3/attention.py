@@ -28,11 +28,21 @@ from chatglm3.errors import InvalidParameterError
 _SMALL_CONTEXT = 512
 """Below this many entries padding costs less than one more call."""
 
+_FEW_QUERIES = 16
+"""Up to so many queries a sequence, sequences with equally many are computed together."""
+
+_SCALE_BYTES = 4
+"""Behind the codes of an int8 entry: its scale, float32."""
+
 
 class KVCache:
     """Keys and values of all layers, allocated once: a pool of `num_blocks` blocks of `block_size` tokens.
 
     keys[layer], values[layer]: [num_blocks, block_size, kv_heads, head_dim]. Keys are stored after rotary.
+
+    With `int8` each token's key and value of each head is a vector of codes -127..127 with a scale of its
+    own, max|x| / 127. The arrays are int8 [num_blocks, block_size, kv_heads, head_dim + 4]: the codes, and
+    the float32 scale in the last four bytes, so that one read brings both.
     """
 
     def __init__(
@@ -42,31 +52,67 @@ class KVCache:
         block_size: int = 16,
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
+        *,
+        int8: bool = False,
     ) -> None:
+        """dtype: of the keys and values that come and go, and without `int8` of those that are held."""
         if num_blocks < 1 or block_size < 1:
             raise InvalidParameterError(
                 f"a cache of {num_blocks} blocks of {block_size} tokens holds nothing; both must be 1 or more"
             )
-        shape = (config.num_layers, num_blocks, block_size, config.num_kv_heads, config.head_dim)
+        width = config.head_dim + _SCALE_BYTES if int8 else config.head_dim
+        shape = (config.num_layers, num_blocks, block_size, config.num_kv_heads, width)
+        held = torch.int8 if int8 else dtype
         self.num_blocks = num_blocks
         self.block_size = block_size
         self.dtype = dtype
+        self.int8 = int8
         self.device = torch.device(device)
-        self.keys = list(torch.zeros(shape, dtype=dtype, device=device))
-        self.values = list(torch.zeros(shape, dtype=dtype, device=device))
+        self.keys = list(torch.zeros(shape, dtype=held, device=device))
+        self.values = list(torch.zeros(shape, dtype=held, device=device))
         # The same memory by slot: [num_blocks * block_size, kv_heads, head_dim].
         self.slot_keys = [keys.flatten(0, 1) for keys in self.keys]
         self.slot_values = [values.flatten(0, 1) for values in self.values]
 
     def write(self, layer: int, slots: Tensor, keys: Tensor, values: Tensor) -> None:
         """Store keys, values [N, kv_heads, head_dim] of one layer at slots [N] (int64)."""
+        if self.int8:
+            keys, values = _to_int8(keys), _to_int8(values)
         self.slot_keys[layer].index_copy_(0, slots, keys)
         self.slot_values[layer].index_copy_(0, slots, values)
+
+    def read(self, layer: int, slots: Tensor) -> tuple[Tensor, Tensor]:
+        """Copies of one layer's keys and values at slots [N] (int64): [N, kv_heads, head_dim] in `dtype`."""
+        keys = self.slot_keys[layer].index_select(0, slots)
+        values = self.slot_values[layer].index_select(0, slots)
+        return (_from_int8(keys, self.dtype), _from_int8(values, self.dtype)) if self.int8 else (keys, values)
+
+    @staticmethod
+    def bytes_per_token(config: ModelConfig, dtype: torch.dtype, *, int8: bool = False) -> int:
+        """What one token takes, over all layers."""
+        if int8:
+            heads = config.kv_values_per_token // config.head_dim
+            return heads * (config.head_dim + _SCALE_BYTES)
+        return config.kv_values_per_token * dtype.itemsize
 
     @property
     def nbytes(self) -> int:
         """Bytes of all layers."""
         return sum(t.nbytes for t in (*self.keys, *self.values))
+
+
+def _to_int8(x: Tensor) -> Tensor:
+    """x [..., d] as int8 [..., d + 4]: codes and their scale. A vector of zeros has scale 0."""
+    scales = x.abs().amax(-1, keepdim=True).float() / 127
+    inverse = torch.where(scales == 0, 0, scales.reciprocal())
+    codes = (x.float() * inverse).round_().clamp_(-127, 127).to(torch.int8)
+    return torch.cat((codes, scales.view(torch.int8)), dim=-1)
+
+
+def _from_int8(entries: Tensor, dtype: torch.dtype) -> Tensor:
+    """Undo `_to_int8`: [..., d + 4] to [..., d]."""
+    codes, scales = entries.split((entries.shape[-1] - _SCALE_BYTES, _SCALE_BYTES), dim=-1)
+    return (codes.float() * scales.contiguous().view(torch.float32)).to(dtype)
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,14 +165,14 @@ class AttentionBatch:
 
 @dataclass(frozen=True, eq=False)
 class _Padded:
-    """Sequences with one query each, padded to one length: the step of decoding."""
+    """Sequences with T queries each, T small, padded to one length: the step of decoding."""
 
     rows: Tensor
-    """[B]: their tokens in the packed batch."""
+    """[B * T]: their tokens in the packed batch."""
     entries: Tensor
     """[B * L]: slots of their cache entries; past a sequence's end its last entry again."""
     mask: Tensor
-    """[B, 1, 1, L], in the cache's dtype: 0 where an entry is visible, -inf where it is padding."""
+    """[B, 1, T, L], in the cache's dtype: 0 where a query sees an entry, else -inf."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,35 +196,41 @@ def attend(layer: int, q: Tensor, k: Tensor, v: Tensor, batch: AttentionBatch) -
     """
     cache = batch.cache
     cache.write(layer, batch.slots, k, v)
-    keys, values = cache.slot_keys[layer], cache.slot_values[layer]
     pieces = batch.reference_plan
     if len(pieces) == 1 and isinstance(pieces[0], _Padded):  # every sequence decodes
-        return _attend_padded(q, keys, values, pieces[0])
+        return _attend_padded(q, *cache.read(layer, pieces[0].entries), pieces[0].mask)
     out = torch.empty_like(q)
     for piece in pieces:
         if isinstance(piece, _Padded):
-            out[piece.rows] = _attend_padded(q[piece.rows], keys, values, piece)
+            seen = cache.read(layer, piece.entries)
+            out[piece.rows] = _attend_padded(q[piece.rows], *seen, piece.mask)
+            continue
+        span = slice(piece.start, piece.stop)
+        if piece.entries is not None:
+            seen = cache.read(layer, piece.entries)
+        elif cache.int8:  # as a later chunk or a decoding step will see them
+            seen = cache.read(layer, batch.slots[span])
         else:
-            span = slice(piece.start, piece.stop)
-            if piece.entries is None:
-                out[span] = _attend_chunk(q[span], k[span], v[span], None)
-            else:
-                seen_keys = keys.index_select(0, piece.entries)
-                seen_values = values.index_select(0, piece.entries)
-                out[span] = _attend_chunk(q[span], seen_keys, seen_values, piece.mask)
+            seen = k[span], v[span]
+        out[span] = _attend_chunk(q[span], *seen, piece.mask)
     return out
 
 
-def _attend_padded(q: Tensor, keys: Tensor, values: Tensor, piece: _Padded) -> Tensor:
-    """q: [B, heads, d]; keys, values: all slots [slots, kv, d] -> [B, heads, d]."""
-    sequences, heads, head_dim = q.shape
+def _attend_padded(q: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
+    """q: [B * T, heads, d]; keys, values: [B * L, kv, d]; mask: [B, 1, T, L] -> [B * T, heads, d]."""
+    _, heads, head_dim = q.shape
+    sequences, _, queries, length = mask.shape
     kv_heads = keys.shape[1]
-    shape = (sequences, -1, kv_heads, head_dim)
-    seen_keys = keys.index_select(0, piece.entries).view(shape).transpose(1, 2)  # [B, kv, L, d]
-    seen_values = values.index_select(0, piece.entries).view(shape).transpose(1, 2)
+    group = heads // kv_heads
+    shape = (sequences, length, kv_heads, head_dim)
+    keys, values = keys.view(shape).transpose(1, 2), values.view(shape).transpose(1, 2)  # [B, kv, L, d]
     # The heads that share a key/value head take the place of queries.
-    grouped = q.reshape(sequences, kv_heads, heads // kv_heads, head_dim)
-    return F.scaled_dot_product_attention(grouped, seen_keys, seen_values, piece.mask).reshape(q.shape)
+    if queries == 1:
+        grouped = q.reshape(sequences, kv_heads, group, head_dim)
+        return F.scaled_dot_product_attention(grouped, keys, values, mask).reshape(q.shape)
+    grouped = q.view(sequences, queries, kv_heads, group, head_dim).permute(0, 2, 3, 1, 4).flatten(2, 3)
+    out = F.scaled_dot_product_attention(grouped, keys, values, mask.repeat(1, 1, group, 1))
+    return out.unflatten(2, (group, queries)).permute(0, 3, 1, 2, 4).reshape(q.shape)
 
 
 def _attend_chunk(q: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
@@ -198,30 +250,33 @@ def _plan(batch: AttentionBatch) -> list[_Padded | _Chunk]:
     starts = batch.query_starts.tolist()
     contexts = batch.context_lens.tolist()
     pieces: list[_Padded | _Chunk] = []
-    decoding: dict[int, list[int]] = {}
+    decoding: dict[tuple[int, int], list[int]] = {}
     for s, context in enumerate(contexts):
-        if starts[s + 1] - starts[s] == 1:
+        queries = starts[s + 1] - starts[s]
+        if queries <= _FEW_QUERIES and (queries == 1 or queries < context):
             # Lengths of one power of two are padded together: less than half of what is read is padding.
-            decoding.setdefault(max(context, _SMALL_CONTEXT).bit_length(), []).append(s)
+            decoding.setdefault((queries, max(context, _SMALL_CONTEXT).bit_length()), []).append(s)
         else:
             pieces.append(_plan_chunk(batch, s, starts[s], starts[s + 1], context))
-    for sequences in decoding.values():
-        pieces.append(_plan_padded(batch, sequences, max(contexts[s] for s in sequences)))
+    for (queries, _), sequences in decoding.items():
+        pieces.append(_plan_padded(batch, sequences, queries, max(contexts[s] for s in sequences)))
     return pieces
 
 
-def _plan_padded(batch: AttentionBatch, sequences: list[int], length: int) -> _Padded:
+def _plan_padded(batch: AttentionBatch, sequences: list[int], queries: int, length: int) -> _Padded:
     device, size = batch.slots.device, batch.cache.block_size
     chosen = torch.tensor(sequences, device=device)
     last = batch.context_lens[chosen, None].long() - 1  # [B, 1]
     index = torch.arange(length, device=device)  # [L]
     visible = index.minimum(last)  # [B, L]
     blocks = batch.block_tables[chosen].long().gather(1, visible // size)
-    mask = torch.zeros(visible.shape, device=device).masked_fill_(index > last, -torch.inf)
+    query = torch.arange(queries, device=device)
+    own = (last - (queries - 1) + query)[..., None]  # [B, T, 1]: the cache index of each query
+    mask = torch.zeros((len(sequences), queries, length), device=device).masked_fill_(index > own, -torch.inf)
     return _Padded(
-        rows=batch.query_starts[chosen].long(),
+        rows=(batch.query_starts[chosen, None].long() + query).flatten(),
         entries=(blocks * size + visible % size).flatten(),
-        mask=mask[:, None, None].to(batch.cache.dtype),
+        mask=mask[:, None].to(batch.cache.dtype),
     )
 
 

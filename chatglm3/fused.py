@@ -76,7 +76,12 @@ class FusedNetwork:
 
     def takes(self, cache: KVCache) -> bool:
         """Whether the native code reads and writes such a cache."""
-        return type(cache) is KVCache and cache.device.type == "cpu" and cache.dtype in _FORMATS
+        return (
+            type(cache) is KVCache
+            and cache.device.type == "cpu"
+            and cache.dtype in _FORMATS
+            and not cache.int8
+        )
 
     def forward(self, embedded: Tensor, positions: Tensor, batch: AttentionBatch) -> Tensor:
         """Embeddings [N, H] to hidden states [N, H], float32, after the final norm."""

@@ -13,15 +13,8 @@ import math
 from collections import OrderedDict
 from collections.abc import Hashable, Iterable, Sequence
 
-from chatglm3.config import ModelConfig
-
 Link = Hashable
 """Names everything before a block: `root(namespace)` before the first, else what `register` gave."""
-
-
-def block_bytes(config: ModelConfig, block_size: int, bytes_per_value: int) -> int:
-    """Bytes of keys and values that one block of `block_size` tokens takes, over all layers."""
-    return config.kv_values_per_token * block_size * bytes_per_value
 
 
 def blocks_for(tokens: int, block_size: int) -> int:

@@ -10,19 +10,21 @@ from __future__ import annotations
 
 from collections import abc, deque
 from dataclasses import dataclass
+from itertools import accumulate, count
 
 import torch
 
 from chatglm3.adapters import Adapter, Prefix
 from chatglm3.attention import KVCache
 from chatglm3.engine.adapters import adapter_table, check_adapter, prefix_length
-from chatglm3.engine.cache import BlockPool, block_bytes, blocks_for
+from chatglm3.engine.cache import BlockPool, blocks_for
 from chatglm3.engine.output import Completion, FinishReason, Stats, TokenOutput, collect
 from chatglm3.engine.request import SamplingParams
 from chatglm3.engine.runner import Runner
 from chatglm3.engine.sampler import Sampled, Sampler, SamplingState
 from chatglm3.engine.scheduler import Scheduler
 from chatglm3.engine.sequence import Sequence
+from chatglm3.engine.speculation import Speculation
 from chatglm3.errors import InvalidParameterError, PromptTooLongError
 from chatglm3.fused import fuse
 from chatglm3.model import ChatGLMModel
@@ -45,6 +47,7 @@ class Engine:
 
     Args:
         model: on the device and in the dtype in which it shall run.
+        int8_cache: hold keys and values in 8 bits, about half the memory; see `attention.KVCache`.
         block_size: tokens in a block, the unit of allocation and of prefix reuse.
         max_batch_tokens: most tokens that one step computes; more make prompts faster and others wait longer.
         max_sequences: most answers that run at once; others wait.
@@ -53,6 +56,8 @@ class Engine:
         default_adapter: name of the one that answers requests which name none.
         prefix_caching: reuse blocks of equal prefixes.
         valid_vocab: ids from here on are never sampled (`Tokenizer.vocab_size`); by default all may be.
+        speculate: most tokens of an answer that are drafted ahead of it (see `engine.speculation`); 0: none.
+        row_cost: what a token more adds to a decoding step, as a share of a step with one; drafts weigh it.
     """
 
     def __init__(
@@ -61,6 +66,7 @@ class Engine:
         *,
         num_blocks: int | None = None,
         cache_bytes: int | None = None,
+        int8_cache: bool = False,
         block_size: int = 16,
         max_batch_tokens: int = 512,
         max_sequences: int = 64,
@@ -69,6 +75,8 @@ class Engine:
         default_adapter: str | None = None,
         prefix_caching: bool = True,
         valid_vocab: int | None = None,
+        speculate: int = 0,
+        row_cost: float = 0.05,
     ) -> None:
         config = model.config
         weight = next(model.layers.parameters())  # of a norm, which no scheme quantizes
@@ -82,12 +90,16 @@ class Engine:
         for name, value in (("block_size", block_size), ("max_sequences", max_sequences)):
             if value < 1:
                 raise InvalidParameterError(f"{name} is {value}, but must be at least 1")
+        if speculate < 0:
+            raise InvalidParameterError(f"speculate is {speculate}, but counts tokens; 0 turns it off")
+        if not 0 < row_cost < 1:
+            raise InvalidParameterError(f"row_cost is {row_cost}, but must lie between 0 and 1")
         if max_batch_tokens < max_sequences:
             raise InvalidParameterError(
                 f"max_batch_tokens is {max_batch_tokens}, but each of max_sequences={max_sequences} "
                 "running answers needs one token a step; raise it or lower max_sequences"
             )
-        bytes_per_block = block_bytes(config, block_size, dtype.itemsize)
+        bytes_per_block = block_size * KVCache.bytes_per_token(config, dtype, int8=int8_cache)
         if cache_bytes is not None:
             num_blocks = cache_bytes // bytes_per_block
         elif num_blocks is None:
@@ -114,9 +126,10 @@ class Engine:
             max_batch_tokens=max_batch_tokens,
             max_sequences=max_sequences,
             max_entries=longest_prefix + self.max_context,
+            speculation=Speculation(speculate, row_cost),
         )
         fuse(model)
-        cache = KVCache(config, num_blocks, block_size, dtype, device)
+        cache = KVCache(config, num_blocks, block_size, dtype, device, int8=int8_cache)
         self.cache_bytes = cache.nbytes
         """Memory that the keys and values take."""
         self._runner = Runner(
@@ -134,6 +147,7 @@ class Engine:
         """Outputs for the next `step`."""
         self._last_id = -1
         self._prompt_tokens = self._generated_tokens = self._computed_tokens = self._steps = 0
+        self._drafted_tokens = self._accepted_tokens = 0
 
     def submit(self, ids: abc.Sequence[int], params: SamplingParams | None = None) -> int:
         """Queue a prompt; returns the request's id, under which `step` reports its tokens.
@@ -230,6 +244,8 @@ class Engine:
             prompt_tokens=self._prompt_tokens,
             generated_tokens=self._generated_tokens,
             computed_tokens=self._computed_tokens,
+            drafted_tokens=self._drafted_tokens,
+            accepted_tokens=self._accepted_tokens,
             prefix_queries=scheduler.prefix_queries,
             prefix_hits=scheduler.prefix_hits,
             preemptions=scheduler.preemptions,
@@ -318,15 +334,36 @@ class Engine:
         states = [sequence.sampling for sequence in sampling]
         self._sampler.prepare(states)
         logits = self._runner.run(batch)
-        sampled = [] if logits is None else self._sampler.sample(logits, states)
+        rows = list(accumulate((1 + len(sequence.draft) for sequence in sampling), initial=0))[:-1]
+        choices: list[Sampled] = []
+        if logits is not None:
+            choices = self._sampler.sample(logits if len(rows) == len(logits) else logits[rows], states)
         self._scheduler.commit(batch)
         self._steps += 1
         self._computed_tokens += sum(chunk.length for chunk in batch)
-        for sequence, choice in zip(sampling, sampled):
-            self._book(sequence, choice)
+        self._drafted_tokens += sum(len(sequence.draft) for sequence in sampling)
+        # An answer whose choice was the next token of its draft has the logits of one more token already.
+        for depth in count():
+            agreeing = []
+            for sequence, row, choice in zip(sampling, rows, choices):
+                draft = sequence.draft
+                agrees = draft[depth : depth + 1] == [choice.token]
+                self._accepted_tokens += agrees
+                if not self._book(sequence, choice) and agrees:
+                    self._scheduler.accept(sequence)
+                    agreeing.append((sequence, row + 1))
+                elif draft:
+                    sequence.lookup.learn(len(draft), depth + agrees)
+            if not agreeing:
+                return
+            assert logits is not None
+            sampling, rows = [sequence for sequence, _ in agreeing], [row for _, row in agreeing]
+            states = [sequence.sampling for sequence in sampling]
+            self._sampler.prepare(states)
+            choices = self._sampler.sample(logits[rows], states)
 
-    def _book(self, sequence: Sequence, choice: Sampled) -> None:
-        """Add a chosen token to its answer, and end the answer where it ends."""
+    def _book(self, sequence: Sequence, choice: Sampled) -> bool:
+        """Add a chosen token to its answer, and end the answer where it ends. Returns whether it did."""
         token, logprob, error = choice
         params = sequence.params
         reason: FinishReason | None = None
@@ -351,6 +388,7 @@ class Engine:
         self._release_forks(self._requests[request_id])  # the prompt's blocks can be found now
         if reason is not None:
             self._end(sequence)
+        return reason is not None
 
     def _end(self, sequence: Sequence) -> None:
         """Forget an answer, and with the last one its request."""

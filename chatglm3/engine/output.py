@@ -81,7 +81,11 @@ class Stats:
     """Tokens of submitted prompts."""
     generated_tokens: int
     computed_tokens: int
-    """Tokens that went through the model."""
+    """Tokens that went through the model, drafts included."""
+    drafted_tokens: int
+    """Of them, those that were proposed before the model had chosen them."""
+    accepted_tokens: int
+    """Of these, those that the model then chose."""
     prefix_queries: int
     """Tokens of sequences at their admission (again after a preemption)."""
     prefix_hits: int

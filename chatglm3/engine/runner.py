@@ -46,7 +46,8 @@ class Runner:
     def run(self, batch: list[Chunk]) -> Tensor | None:
         """Compute the chunks. Returns fp32 logits [rows, vocab] of those that sample, None without any.
 
-        To be called in inference mode. Prompts that are to be scored get their `prompt_logprobs` extended.
+        A chunk has one row for its last token, and one for each token of its draft. To be called in inference
+        mode. Prompts that are to be scored get their `prompt_logprobs` extended.
         """
         for sequence, _ in batch:
             if not sequence.prefix_written:
@@ -59,7 +60,7 @@ class Runner:
                 self._score_prompt(chunk, hidden[start : start + chunk.length])
             start += chunk.length
             if chunk.samples:
-                ends.append(start - 1)
+                ends += range(start - 1 - len(chunk.sequence.draft), start)
         if not ends:
             return None
         if len(ends) < len(hidden):
@@ -80,6 +81,7 @@ class Runner:
         for sequence, length in batch:
             first = sequence.computed - sequence.prefix_length
             tokens += sequence.tokens[first : first + length]
+            tokens += sequence.draft
         if total == len(batch):  # everyone decodes: one entry each
             starts, owners, entries = np.arange(total), rows, computed
         else:

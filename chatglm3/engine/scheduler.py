@@ -17,32 +17,40 @@ from numpy.typing import NDArray
 
 from chatglm3.engine.cache import BlockPool, blocks_for
 from chatglm3.engine.sequence import Sequence
+from chatglm3.engine.speculation import Speculation
 
 QUANTA = 4
 """At least so many prompts share a step's budget while more of them wait."""
 
 
 class Chunk(NamedTuple):
-    """A part of a step: the next `length` tokens of one sequence."""
+    """A part of a step: the next `length` tokens of one sequence, those of its draft included."""
 
     sequence: Sequence
     length: int
 
     @property
     def samples(self) -> bool:
-        """Whether a new token follows from it: the chunk ends with the last token so far."""
-        return self.length == self.sequence.remaining
+        """Whether a new token follows from it: the chunk reaches the last token so far."""
+        return self.length >= self.sequence.remaining
 
 
 class Scheduler:
     """Sequences waiting and running, oldest first, and the blocks of those that run."""
 
     def __init__(
-        self, pool: BlockPool, *, max_batch_tokens: int, max_sequences: int, max_entries: int
+        self,
+        pool: BlockPool,
+        *,
+        max_batch_tokens: int,
+        max_sequences: int,
+        max_entries: int,
+        speculation: Speculation,
     ) -> None:
         """max_sequences: rows that run at once, at most max_batch_tokens; max_entries: longest sequence."""
         self.pool = pool
         self.max_batch_tokens = max_batch_tokens
+        self.speculation = speculation
         self.waiting: list[Sequence] = []
         self.running: list[Sequence] = []
         self.block_tables: NDArray[np.int32] = np.zeros(
@@ -75,25 +83,26 @@ class Scheduler:
         preemptions = self.preemptions
         batch = []
         for sequence in tuple(self.running):
+            sequence.draft = []
             # One that ran until now may have been preempted for an older one.
             if sequence.row >= 0 and sequence.remaining == 1 and self._make_room(sequence):
                 batch.append(Chunk(sequence, 1))
         budget = self.max_batch_tokens - len(batch)
         if budget and (self.waiting or len(batch) < len(self.running)):
             may_admit = preemptions == self.preemptions
-            batch += self._share(budget, may_admit)
-        return batch
+            prompts = self._share(budget, may_admit)
+            if prompts:  # a step that computes prompts has no time to spare for guesses
+                return batch + prompts
+        return [Chunk(sequence, 1 + self._draft(sequence, len(batch))) for sequence, _ in batch]
 
     def commit(self, batch: list[Chunk]) -> None:
-        """Take note that a step has computed its chunks, and let full blocks be found by their content."""
-        size = self.pool.block_size
+        """Take note that a step has computed its chunks. Drafts in them count when they are accepted."""
         for sequence, length in batch:
-            sequence.computed += length
-            while (sequence.registered + 1) * size <= sequence.computed:
-                block = sequence.registered
-                content = sequence.content(block, size)
-                sequence.link = self.pool.register(sequence.block_table[block], sequence.link, content)
-                sequence.registered += 1
+            self._advance(sequence, length - len(sequence.draft))
+
+    def accept(self, sequence: Sequence) -> None:
+        """Take note that a sequence's last token was in its draft, so that it is computed already."""
+        self._advance(sequence, 1)
 
     def check(self) -> None:
         """Recount all blocks and rows. Raises AssertionError where the books do not agree."""
@@ -168,6 +177,35 @@ class Scheduler:
         self.prefix_queries += len(sequence.tokens)
         self.prefix_hits += sequence.cached_tokens
         return sequence
+
+    def _advance(self, sequence: Sequence, count: int) -> None:
+        """Count entries as computed, and let full blocks be found by their content."""
+        size = self.pool.block_size
+        sequence.computed += count
+        while (sequence.registered + 1) * size <= sequence.computed:
+            block = sequence.registered
+            content = sequence.content(block, size)
+            sequence.link = self.pool.register(sequence.block_table[block], sequence.link, content)
+            sequence.registered += 1
+
+    def _draft(self, sequence: Sequence, rows: int) -> int:
+        """Give a sequence that decodes a draft, if one pays among `rows` of them. Returns its length."""
+        most = min(
+            self.speculation.longest,
+            self.max_batch_tokens // rows - 1,
+            sequence.max_length - len(sequence.tokens) - 1,  # the token after the draft is chosen as well
+        )
+        if most < 1:
+            return 0
+        draft = sequence.lookup.draft(sequence.tokens, most, self.speculation.least_chance(rows))
+        # No draft takes the blocks that the running sequences need next.
+        size = self.pool.block_size
+        spare = max(0, self.pool.available - len(self.running))
+        del draft[(len(sequence.block_table) + spare) * size - sequence.computed - 1 :]
+        wanted = blocks_for(sequence.computed + 1 + len(draft), size) - len(sequence.block_table)
+        self._attach(sequence, [self.pool.allocate() for _ in range(wanted)])
+        sequence.draft = draft
+        return len(draft)
 
     def _make_room(self, sequence: Sequence) -> bool:
         """A place for one more entry, if need be the newest sequence's. False if that was this one itself."""

@@ -9,6 +9,7 @@ from chatglm3.engine.cache import Link
 from chatglm3.engine.output import TokenLogprob
 from chatglm3.engine.request import SamplingParams
 from chatglm3.engine.sampler import SamplingState
+from chatglm3.engine.speculation import PromptLookup
 
 
 class Sequence:
@@ -19,9 +20,9 @@ class Sequence:
     """
 
     __slots__ = (
-        "adapter", "block_table", "cached_tokens", "computed", "index", "last_served", "link", "max_length",
-        "namespace", "params", "prefix_length", "prefix_written", "prompt_length", "prompt_logprobs",
-        "registered", "request_id", "row", "sampling", "tokens",
+        "adapter", "block_table", "cached_tokens", "computed", "draft", "index", "last_served", "link",
+        "lookup", "max_length", "namespace", "params", "prefix_length", "prefix_written", "prompt_length",
+        "prompt_logprobs", "registered", "request_id", "row", "sampling", "tokens",
     )  # fmt: skip
 
     def __init__(
@@ -65,6 +66,9 @@ class Sequence:
         """Names the content of the registered blocks."""
         self.last_served = -1
         """Orders prompts by whose turn it is."""
+        self.lookup = PromptLookup()
+        self.draft: list[int] = []
+        """Tokens that may come next, which the current step computes behind the last one to find out."""
 
     @property
     def order(self) -> tuple[int, int]:

@@ -6,13 +6,20 @@ from chatglm3.engine import SamplingParams
 from chatglm3.engine.cache import BlockPool
 from chatglm3.engine.scheduler import Scheduler
 from chatglm3.engine.sequence import Sequence
+from chatglm3.engine.speculation import Speculation
 
 BLOCK = 4
 
 
 def scheduler(num_blocks=100, budget=32, rows=8, **options):
     pool = BlockPool(num_blocks, BLOCK, **options)
-    return Scheduler(pool, max_batch_tokens=budget, max_sequences=rows, max_entries=num_blocks * BLOCK)
+    return Scheduler(
+        pool,
+        max_batch_tokens=budget,
+        max_sequences=rows,
+        max_entries=num_blocks * BLOCK,
+        speculation=Speculation(0, 0.05),
+    )
 
 
 def sequence(number, length, **options):
