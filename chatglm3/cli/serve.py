@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from chatglm3.chat import ChatGLM3
     from chatglm3.server import ApiKey
     from chatglm3.server.run import Certificate
+    from chatglm3.server.sentences import SentenceModel
 
 KEYS_VARIABLE = "CHATGLM3_API_KEYS"
 
@@ -49,6 +50,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
         action="append",
         metavar="NAME",
         help="what clients may give as model; default: MODEL and its last part (repeatable)",
+    )
+    parser.add_argument(
+        "--embedding-model",
+        metavar="MODEL",
+        help="a sentence-transformers model, by whose name /v1/embeddings gives its vectors",
     )
     parser.add_argument("--cache-memory", metavar="SIZE", help="for keys and values, such as 8GB or 512MB")
 
@@ -127,7 +133,8 @@ def run(args: argparse.Namespace) -> int:
     )
     with bind(args.host, args.port) as bound:  # before minutes of loading
         configure_logs(args.log_format)
-        serve(create_app(_load(args, cache_bytes, adapters), settings), bound, certificate)
+        glm = _load(args, cache_bytes, adapters)
+        serve(create_app(glm, settings, _sentences(args.embedding_model, glm)), bound, certificate)
     return 0
 
 
@@ -151,6 +158,13 @@ def _load(args: argparse.Namespace, cache_bytes: int | None, adapters: Mapping[s
         adapters=loaded_adapters,
     )
     return ChatGLM3(loaded, engine)
+
+
+def _sentences(name: str | None, glm: ChatGLM3) -> SentenceModel | None:
+    """The model for embeddings, if one is named, on the same device."""
+    from chatglm3.server.sentences import SentenceModel
+
+    return SentenceModel(name, default_names(name), str(glm.loaded.device)) if name else None
 
 
 def _certificate(args: argparse.Namespace) -> Certificate | None:

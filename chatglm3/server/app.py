@@ -20,6 +20,7 @@ from chatglm3.server.core import Core
 from chatglm3.server.errors import ApiError, ErrorBody, invalid
 from chatglm3.server.gate import Gate
 from chatglm3.server.openai import chat, completions, embeddings, models, responses
+from chatglm3.server.sentences import SentenceModel
 from chatglm3.server.settings import VERSION, Settings
 
 DESCRIPTION = """\
@@ -33,9 +34,14 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
 }
 
 
-def create_app(glm: ChatGLM3, settings: Settings | None = None) -> FastAPI:
-    """An app that serves a model; its engine belongs to the app from then on."""
-    core = Core(glm, settings or Settings())
+def create_app(
+    glm: ChatGLM3, settings: Settings | None = None, sentences: SentenceModel | None = None
+) -> FastAPI:
+    """An app that serves a model; its engine belongs to the app from then on.
+
+    sentences: another model that /v1/embeddings offers.
+    """
+    core = Core(glm, settings or Settings(), sentences)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:

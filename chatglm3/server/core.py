@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 import itertools
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -22,6 +23,7 @@ from chatglm3.server.errors import ApiError, refused
 from chatglm3.server.keys import spend
 from chatglm3.server.logs import record
 from chatglm3.server.metrics import Metrics
+from chatglm3.server.sentences import SentenceModel
 from chatglm3.server.settings import VERSION, Settings
 
 T = TypeVar("T")
@@ -36,16 +38,18 @@ _MESSAGE = 20
 class Core:
     """What an app serves. Belongs to one event loop."""
 
-    def __init__(self, glm: ChatGLM3, settings: Settings) -> None:
+    def __init__(self, glm: ChatGLM3, settings: Settings, sentences: SentenceModel | None = None) -> None:
         self.settings = settings
+        self.sentences = sentences
         self.loaded = glm.loaded
         self.tokenizer = glm.tokenizer
         self.max_context = glm.engine.max_context
         self.adapters = glm.engine.adapters
-        for name in self.adapters:
-            if name in settings.model_names:
+        for name, times in Counter([*self.names, *self.embedding_names]).items():
+            if times > 1:
                 raise InvalidParameterError(
-                    f"{name!r} is the model's name and an adapter's; rename one of them"
+                    f"{name!r} is the name of two among the model, its adapters and the embedding model; "
+                    "rename one of them"
                 )
         self.created = int(time.time())
         self.fingerprint = f"fp_{VERSION.replace('.', '_')}_{str(glm.loaded.dtype).removeprefix('torch.')}"
@@ -69,6 +73,11 @@ class Core:
         """What a request's `model` may be: the model's own names, and one for each adapter."""
         return [*self.settings.model_names, *self.adapters]
 
+    @property
+    def embedding_names(self) -> Sequence[str]:
+        """What it may be for embeddings besides: the names of the model that was trained for them."""
+        return () if self.sentences is None else self.sentences.names
+
     def adapter(self, name: str | None) -> str | None:
         """The adapter that a request's `model` stands for; None: the model itself. Raises ApiError."""
         self.check_model(name)
@@ -78,9 +87,10 @@ class Core:
         """Raise ApiError unless a request's `model` is ours, or left open."""
         if name is not None and name not in self.names:
             known = ", ".join(map(repr, self.names))
+            here = "for anything but embeddings" if name in self.embedding_names else "here"
             raise ApiError(
                 404,
-                f"there is no model {name!r} here; there is {known}",
+                f"there is no model {name!r} {here}; there is {known}",
                 param="model",
                 code="model_not_found",
             )

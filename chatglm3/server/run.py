@@ -70,6 +70,7 @@ class Certificate(NamedTuple):
 
 def serve(app: FastAPI, bound: socket.socket, certificate: Certificate | None = None) -> None:
     """Serve until SIGTERM or SIGINT, then drain; a second signal ends it at once."""
+    app.openapi()  # kept; made when it is first asked for, it would hold up the event loop for 200 ms
     # What has been loaded stays for good. Without this a full collection looks through all of it, PyTorch
     # included, which stops every thread for more than 100 ms.
     gc.collect()

@@ -14,15 +14,16 @@ from chatglm3 import ChatGLM3
 from chatglm3.server import Settings, create_app
 from chatglm3.server.core import Core
 from chatglm3.server.run import Server
+from chatglm3.server.sentences import SentenceModel
 from tests.tiny import write_tiny_checkpoint
 
 
 class LiveServer:
     """A uvicorn server in a thread of its own."""
 
-    def __init__(self, glm: ChatGLM3, settings: Settings) -> None:
+    def __init__(self, glm: ChatGLM3, settings: Settings, sentences: SentenceModel | None = None) -> None:
         self.glm = glm
-        self.app = create_app(glm, settings)
+        self.app = create_app(glm, settings, sentences)
         self.core: Core = self.app.state.core
         self.uvicorn = Server(self.app)
         self._thread = threading.Thread(target=self.uvicorn.run, daemon=True)

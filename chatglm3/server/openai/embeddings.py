@@ -37,7 +37,7 @@ class EmbeddingRequest(Fields):
     encoding_format: Literal["float", "base64"] | None = Field(
         None, description="base64: little-endian 32-bit floats."
     )
-    dimensions: int | None = Field(None, description="Only the model's own hidden size.")
+    dimensions: int | None = Field(None, description="Only the model's own.")
     user: str | None = Field(None, max_length=256)
 
 
@@ -73,20 +73,28 @@ def routes(core: Core) -> APIRouter:
     async def embeddings(body: EmbeddingRequest, request: Request) -> Response:
         """The mean of the model's last hidden states over a text, with length 1.
 
-        ChatGLM3 was not trained for this; a model that was will find similar texts better.
+        ChatGLM3 was not trained for this. Where the server has a model that was (`--embedding-model`), its
+        name as `model` gives that one's vectors, which find similar texts better.
         """
         core.note(request, user=body.user, prompt=body.input)
-        adapter = core.thread.engine.adapter(core.adapter(body.model))
-        size = core.loaded.config.hidden_size
+        sentences = core.sentences if body.model in core.embedding_names else None
+        size = sentences.size if sentences else core.loaded.config.hidden_size
         if body.dimensions not in (None, size):
-            raise ApiError(400, f"dimensions can only be {size}, the hidden size", param="dimensions")
-        prompts = await _prompts(core, body)
-        count = sum(map(len, prompts))
+            raise ApiError(400, f"dimensions can only be {size}, the model's own", param="dimensions")
+        if sentences:
+            texts = _texts(body)
+            count = await sentences.count(texts)
+            work = sentences.embed(texts)
+        else:
+            adapter = core.thread.engine.adapter(core.adapter(body.model))
+            prompts = await _prompts(core, body)
+            count = sum(map(len, prompts))
+            work = _vectors(core, prompts, adapter)
         core.note(request, prompt_tokens=count)
         spend(request.scope, count)
         try:
             async with asyncio.timeout(core.settings.request_timeout):
-                vectors = await while_connected(request.receive, _vectors(core, prompts, adapter))
+                vectors = await while_connected(request.receive, work)
         except TimeoutError:
             seconds = core.settings.request_timeout
             raise ApiError(504, f"the answer was not complete within {seconds:g} s", code="timeout") from None
@@ -103,6 +111,14 @@ def routes(core: Core) -> APIRouter:
         return JSONResponse(answer)
 
     return router
+
+
+def _texts(body: EmbeddingRequest) -> list[str]:
+    texts, ids = several(body.input)
+    if ids:
+        message = f"ids are those of the chat model; {body.model!r} has others, so give texts"
+        raise ApiError(400, message, param="input")
+    return texts
 
 
 async def _prompts(core: Core, body: EmbeddingRequest) -> list[list[int]]:

@@ -82,24 +82,26 @@ def routes(core: Core) -> APIRouter:
     router = APIRouter()
 
     def card(name: str) -> ModelCard:
+        own = core.sentences if name in core.embedding_names else None
         return {
             "id": name,
             "object": "model",
             "created": core.created,
             "owned_by": "chatglm3",
             "parent": core.model_name if name in core.adapters else None,
-            "max_model_len": core.max_context,
+            "max_model_len": own.max_tokens if own else core.max_context,
         }
 
     @router.get("/v1/models", tags=["OpenAI"], summary="List the model's names")
     async def list_models() -> ModelList:
-        """The names that `model` may have: the model's own, which all mean the same, and its adapters'."""
-        return {"object": "list", "data": [card(name) for name in core.names]}
+        """The names that `model` may have: the model's own, its adapters', and those for embeddings only."""
+        return {"object": "list", "data": [card(name) for name in [*core.names, *core.embedding_names]]}
 
     @router.get("/v1/models/{model:path}", tags=["OpenAI"], summary="One name")
     async def get_model(model: str) -> ModelCard:
         """A name, if there is such a one."""
-        core.check_model(model)
+        if model not in core.embedding_names:
+            core.check_model(model)
         return card(model)
 
     @router.post("/tokenize", tags=["Tokens"], summary="Text or conversation to ids")
