@@ -43,7 +43,7 @@ def markdown(text: str) -> str:
 
 def plain(text: str) -> str:
     """Markdown that reads as `text`: labels are Markdown too."""
-    return re.sub(r"[^\w\s]", lambda match: f"\\{match[0]}" if match[0].isascii() else match[0], text)
+    return re.sub(r"[!-/:-@\[-`{-~]", r"\\\g<0>", text)  # ASCII's punctuation
 
 
 def draw_steps(steps: Sequence[Step], texts: Texts) -> None:

@@ -1,23 +1,23 @@
-"""The page in Streamlit: drawn from top to bottom after every click, and changed by callbacks before that."""
+"""The page in Streamlit, which is drawn from top to bottom after every click."""
 
 from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import streamlit as st
 
-from chatglm3.errors import ChatGLM3Error, InvalidMessageError
+from chatglm3.errors import ChatGLM3Error
 from chatglm3.web import export
 from chatglm3.web.browser import COOKIE
-from chatglm3.web.conversation import MODES, Mode
-from chatglm3.web.session import Progress, Session
-from chatglm3.web.streamlit_drawing import draw_steps, markdown, plain
-from chatglm3.web.streamlit_follow import follow
+from chatglm3.web.conversation import MODES
+from chatglm3.web.session import Session
+from chatglm3.web.streamlit_actions import Actions
+from chatglm3.web.streamlit_drawing import draw_steps, plain
 from chatglm3.web.texts import LANGUAGES, Texts
 from chatglm3.web.users import Users
 
@@ -71,7 +71,8 @@ def draw(users: Users, accounts: Mapping[str, str]) -> None:
     if accounts and "account" not in st.session_state:
         _log_in(accounts, WORDS[texts.code])
         return
-    page = Page(users, _owner(), texts, WORDS[texts.code])
+    owner = _owner()
+    page = Page(users, owner, texts, WORDS[texts.code], Actions(users, owner, texts))
     session = page.session()
     with st.sidebar:
         page.draw_conversations(session)
@@ -113,12 +114,13 @@ def _log_in(accounts: Mapping[str, str], words: Words) -> None:
 
 @dataclass(frozen=True)
 class Page:
-    """What one person sees, in one language: `draw_*` put elements on the page; callbacks follow below."""
+    """What one person sees, in one language; `act` is what they do."""
 
     users: Users
     owner: str
     texts: Texts
     words: Words
+    act: Actions
 
     def session(self) -> Session:
         """The conversation on the page: that of before, that in the address, the newest, or a new one."""
@@ -137,20 +139,23 @@ class Page:
             del st.query_params["c"]
         return session
 
-    # What is drawn
-
     def draw_conversations(self, session: Session) -> None:
         """All conversations, and what can be done with the one on the page."""
         texts, conversation = self.texts, session.conversation
         st.button(
-            texts.new, key="new", type="primary", icon=":material/add:", on_click=self._new, width="stretch"
+            texts.new,
+            key="new",
+            type="primary",
+            icon=":material/add:",
+            on_click=self.act.new,
+            width="stretch",
         )
         for entry in self.users.list(self.owner):
             st.button(
                 plain(entry.title) or "…",
                 key=f"open-{entry.id}",
                 type="secondary" if entry.id == conversation.id else "tertiary",
-                on_click=self._open,
+                on_click=self.act.open,
                 args=(entry.id,),
                 width="stretch",
             )
@@ -169,7 +174,7 @@ class Page:
                     disabled=not conversation.messages,
                 )
             with st.popover(texts.delete, disabled=not conversation.messages):
-                st.button(texts.delete_sure, key="delete", on_click=self._delete, args=(conversation.id,))
+                st.button(texts.delete_sure, key="delete", on_click=self.act.delete, args=(conversation.id,))
         with st.expander(texts.import_file, icon=":material/upload:"):
             key = f"import-{st.session_state.setdefault('imports', 0)}"  # a new one is empty again
             st.file_uploader(
@@ -177,14 +182,14 @@ class Page:
                 ["json", "md"],
                 key=key,
                 label_visibility="collapsed",
-                on_change=self._import,
+                on_change=self.act.import_file,
                 args=(key,),
             )
 
     def draw_settings(self) -> None:
         """Settings, kept as soon as they are changed."""
         texts, settings, host = self.texts, self.users.store.settings(self.owner), self.users.host
-        keep: dict[str, Any] = {"on_change": self._keep_settings}
+        keep: dict[str, Any] = {"on_change": self.act.keep_settings}
         with st.expander(texts.settings, icon=":material/tune:"):
             st.text_area(texts.system, settings.system, key="system", help=texts.system_info, **keep)
             st.slider(texts.temperature, 0.0, 2.0, settings.temperature, 0.05, key="temperature", **keep)
@@ -221,11 +226,12 @@ class Page:
             if host.own_mcp:
                 st.text_area(texts.mcp, "\n".join(settings.mcp), key="mcp", help=texts.mcp_info, **keep)
         other = next(code for code in LANGUAGES if code != texts.code)
-        st.button(texts.other, key="language", type="tertiary", on_click=self._speak, args=(other,))
+        st.button(texts.other, key="language", type="tertiary", on_click=self.act.speak, args=(other,))
 
     def draw_conversation(self, session: Session) -> None:
         """The conversation on the page, and what can be said next."""
         texts, conversation, state = self.texts, session.conversation, st.session_state
+        is_running = session.is_running  # asked before the steps: an answer may end at any time
         state["mode"] = conversation.mode
         st.segmented_control(
             texts.mode,
@@ -234,18 +240,20 @@ class Page:
             required=True,
             key="mode",
             label_visibility="collapsed",
-            on_change=self._choose_mode,
+            on_change=self.act.choose_mode,
             args=(session,),
-            disabled=session.is_running,
+            disabled=is_running,
         )
         steps = conversation.steps
         draw_steps(steps, texts)
-        if session.is_running:
+        if is_running:
             st.fragment(self._draw_running, run_every=FRAME_SECONDS)(conversation.id, len(steps))
-        elif steps:
-            self._draw_end(session)
         else:
-            st.markdown(texts.greeting[conversation.mode].format(model=plain(self._model_name())))
+            if steps:
+                self._draw_end(session)
+            else:
+                st.markdown(texts.greeting[conversation.mode].format(model=plain(self._model_name())))
+            self._draw_files(session)
         if notice := state.pop("notice", None):
             st.error(notice, icon=":material/error:")
         st.chat_input(
@@ -253,8 +261,8 @@ class Page:
             key="question",
             accept_file="multiple",
             max_upload_size=LARGEST_UPLOAD_MB,
-            disabled=session.is_running,
-            on_submit=self._send,
+            disabled=is_running,
+            on_submit=self.act.send,
             args=(session,),
         )
 
@@ -284,7 +292,7 @@ class Page:
         """What stands after the last answer."""
         texts, conversation = self.texts, session.conversation
         if session.problem is not None:
-            st.error(texts.error.format(reason=markdown(str(session.problem))), icon=":material/error:")
+            st.error(texts.error.format(reason=plain(str(session.problem))), icon=":material/error:")
         if waiting := conversation.waiting:
             keys = [f"result-{conversation.id}-{number}" for number in waiting]
             with st.form("observe"):
@@ -292,16 +300,15 @@ class Page:
                     name = plain(conversation.messages[number].metadata)
                     st.text_area(texts.observe.format(name=name), key=key, help=texts.observe_info)
                 st.form_submit_button(
-                    texts.send, type="primary", on_click=self._observe, args=(session, keys)
+                    texts.send, type="primary", on_click=self.act.observe, args=(session, keys)
                 )
         with st.container(horizontal=True):
-            again = partial(self._again, session)
+            again = partial(self.act.again, session)
             st.button(
                 self.words.again, key="again", type="tertiary", icon=":material/refresh:", on_click=again
             )
-            edit = partial(self._edit, session)
+            edit = partial(self.act.edit, session)
             st.button(self.words.edit, key="edit", type="tertiary", icon=":material/edit:", on_click=edit)
-        self._draw_files(session)
         if conversation.tokens:
             st.caption(self._context(conversation.tokens))
 
@@ -310,7 +317,7 @@ class Page:
         try:
             files = session.files()
         except ChatGLM3Error as error:
-            st.error(str(error))
+            st.error(plain(str(error)))
             return
         if not files:
             return
@@ -341,105 +348,3 @@ class Page:
             return self.users.host.api.model.name
         except ChatGLM3Error:
             return "ChatGLM3"
-
-    # What is done on a click
-
-    def _send(self, session: Session) -> None:
-        """Answer a question, and take the files that come with it; they are for the interpreter."""
-        given = st.session_state["question"]
-        try:
-            for file in given.files:
-                session.upload(file.name, file.getvalue())
-                session.conversation.mode = "code"
-        except ChatGLM3Error as error:
-            st.session_state["notice"] = str(error)
-            return
-        if given.text.strip():
-            self._follow(session, session.ask(given.text, self.users.store.settings(self.owner)))
-        elif given.files:
-            names = ", ".join(file.name for file in given.files)
-            st.toast(self.texts.uploaded.format(names=plain(names)))
-
-    def _again(self, session: Session) -> None:
-        self._follow(session, session.again(self.users.store.settings(self.owner)))
-
-    def _observe(self, session: Session, keys: list[str]) -> None:
-        """Go on with the results that a person gives in the tools' place."""
-        results = [st.session_state[key] for key in keys]
-        self._follow(session, session.observe(results, self.users.store.settings(self.owner)))
-
-    def _follow(self, session: Session, progress: Iterator[Progress]) -> None:
-        try:
-            follow(session, progress)
-        except ChatGLM3Error as error:
-            st.session_state["notice"] = str(error)
-
-    def _edit(self, session: Session) -> None:
-        """Take the last question back into the input; what announced its files goes with the next one."""
-        conversation = session.conversation
-        question = conversation.rewind(len(conversation.messages) - 1)
-        text = without_announcements(question)
-        session.uploads = question.removesuffix(text)
-        session.keep()
-        st.session_state["question"] = text
-
-    def _new(self) -> None:
-        self._open(self.users.new(self.owner, st.session_state["mode"]).conversation.id)
-
-    def _open(self, id: str) -> None:
-        st.session_state["conversation"] = id
-
-    def _delete(self, id: str) -> None:
-        self.users.delete(self.owner, id)
-        self._new()
-
-    def _import(self, key: str) -> None:
-        file = st.session_state[key]
-        if file is None:
-            return
-        st.session_state["imports"] += 1
-        try:
-            text = file.getvalue().decode("utf-8-sig")
-            self._open(self.users.add(self.owner, export.read(text)).conversation.id)
-        except UnicodeDecodeError:
-            st.session_state["notice"] = plain(f"{file.name} is not text in UTF-8")
-        except InvalidMessageError as error:
-            st.session_state["notice"] = plain(str(error))
-
-    def _choose_mode(self, session: Session) -> None:
-        mode: Mode = st.session_state["mode"]
-        session.conversation.mode = mode
-        if session.conversation.messages:
-            session.keep()
-
-    def _keep_settings(self) -> None:
-        state, old = st.session_state, self.users.store.settings(self.owner)
-        names = (
-            "system",
-            "temperature",
-            "top_p",
-            "max_tokens",
-            "repetition_penalty",
-            "seed",
-            "tools",
-            "definitions",
-        )
-        changed: dict[str, Any] = {name: state[name] for name in names}
-        changed["tools"] = tuple(changed["tools"])
-        if "mcp" in state:
-            changed["mcp"] = tuple(line.strip() for line in state["mcp"].splitlines() if line.strip())
-        settings = replace(old, **changed)
-        try:
-            _ = settings.sampling
-        except ChatGLM3Error as error:
-            state["notice"] = str(error)
-        else:
-            self.users.store.save_settings(self.owner, settings)
-
-    def _speak(self, language: str) -> None:
-        st.query_params["lang"] = language
-
-
-def without_announcements(question: str) -> str:
-    """A question without what announces files at its beginning."""
-    return re.sub(r"\A(?:#File: [^\n]+\n#Size: \d+\n#File uploaded\n)*", "", question)
