@@ -131,7 +131,7 @@ def _check_lora(path: Path, settings: Mapping[str, Any]) -> None:
 def _lora(
     path: Path, tensors: Mapping[str, StoredTensor], settings: Mapping[str, Any], config: ModelConfig
 ) -> StoredLora:
-    places = _places(config)
+    places, names = _places(config)
     parts: dict[str, dict[str, StoredTensor]] = {}
     replaced: dict[str, list[tuple[slice, Tensor]]] = {}
     for name, tensor in tensors.items():
@@ -139,7 +139,9 @@ def _lora(
         if plain in IGNORED:
             continue
         match = _UPDATE.fullmatch(plain) or _REPLACED.fullmatch(plain)
-        if match is None or match["module"] not in places:
+        place = places.get(match["module"]) if match else None
+        leaf = match["leaf"] if match and match.re is _REPLACED else "weight"
+        if not match or not place or f"{place.module}.{leaf}" not in names:
             raise CheckpointError(
                 f"{path} holds {name}, which is no part of a LoRA for this network; was it trained for "
                 "another model, or in a way that is not supported?"
@@ -147,10 +149,8 @@ def _lora(
         if match.re is _UPDATE:
             parts.setdefault(match["module"], {})[match["part"]] = tensor
         else:
-            place = places[match["module"]]
-            ours = f"{place.module}.{match['leaf']}"
-            wanted = place.shape if match["leaf"] == "weight" else place.shape[:1]
-            values = _read(path, tensor, wanted)
+            ours = f"{place.module}.{leaf}"
+            values = _read(path, tensor, place.shape if leaf == "weight" else place.shape[:1])
             replaced.setdefault(ours, []).append((place.rows, place.table.in_our_order(ours, values)))
     updates: dict[str, list[Update]] = {}
     for module, found in parts.items():
@@ -168,12 +168,12 @@ class _Place(NamedTuple):
     table: NameTable
 
 
-def _places(config: ModelConfig) -> dict[str, _Place]:
-    """By the names of modules in either layout."""
+def _places(config: ModelConfig) -> tuple[dict[str, _Place], set[str]]:
+    """The places by the names of modules in either layout, and the names of all our tensors."""
     plain = replace(config, quantization=None, quantization_bit=None)
     layouts: tuple[Layout, ...] = ("chatglm", "glm")
-    places = {}
-    for name, tensor in empty_model(plain).state_dict().items():
+    places, tensors = {}, empty_model(plain).state_dict()
+    for name, tensor in tensors.items():
         if name.endswith(".weight"):
             for table in (NameTable(plain, layout) for layout in layouts):
                 for stored, rows in table.parts(name):
@@ -181,17 +181,23 @@ def _places(config: ModelConfig) -> dict[str, _Place]:
                     places[stored.removesuffix(".weight")] = _Place(
                         name.removesuffix(".weight"), rows, shape, table
                     )
-    return places
+    return places, set(tensors)
 
 
 def _update(
     path: Path, module: str, found: Mapping[str, StoredTensor], settings: Mapping[str, Any], place: _Place
 ) -> Update:
     """The update of one module of the base model, scaled."""
-    alpha = _by_pattern(settings.get("alpha_pattern"), module, settings.get("lora_alpha", 8))
-    rank = _by_pattern(settings.get("rank_pattern"), module, settings.get("r", 8))
-    scaling = alpha / (math.sqrt(rank) if settings.get("use_rslora") else rank)
-    rows, columns = place.shape
+    try:
+        alpha = float(_by_pattern(settings.get("alpha_pattern"), module, settings.get("lora_alpha", 8)))
+        rank = int(_by_pattern(settings.get("rank_pattern"), module, settings.get("r", 8)))
+        scaling = alpha / (math.sqrt(rank) if settings.get("use_rslora") else rank)
+    except (ValueError, TypeError, AttributeError, ZeroDivisionError, re.error) as error:
+        raise CheckpointError(
+            f"{path.with_name(CONFIG_FILE)}: rank and alpha of {module} cannot be read ({error}); they are "
+            "numbers, and their patterns map expressions to numbers"
+        ) from None
+    rows, columns = place.shape if len(place.shape) == 2 else (place.shape[0], 1)
     shapes: dict[str, tuple[int, ...]]
     is_embedding = place.module == "embedding"
     if is_embedding:  # peft trains the transpose of the matrix
