@@ -12,6 +12,7 @@ import gradio as gr
 
 from chatglm3.errors import ChatGLM3Error
 from chatglm3.prompt import CallDelta, TextDelta
+from chatglm3.tools import Toolbox
 from chatglm3.web import export
 from chatglm3.web.conversation import Conversation, Mode
 from chatglm3.web.drawing import chat_messages, markdown
@@ -335,12 +336,9 @@ class Handlers:
             return "ChatGLM3"
 
     def _session(self, id: str, request: gr.Request) -> tuple[str, Session]:
-        """Whose conversation it is, and the conversation."""
+        """Whose conversation it is, and the conversation; a new one where the page shows one not yet kept."""
         owner = _owner(request)
-        session = self._users.session(owner, id)
-        if session is None:  # deleted in another window
-            raise gr.Error(self._texts.gone, duration=None)
-        return owner, session
+        return owner, self._users.session(owner, id) or self._users.new(owner)
 
     def _settings(self, owner: str) -> Settings:
         return self._users.store.settings(owner)
@@ -349,7 +347,7 @@ class Handlers:
 _EMPTY = {"text": "", "files": []}
 
 
-def settings_values(settings: Settings) -> list[Any]:
+def settings_values(settings: Settings, offered: Toolbox) -> list[Any]:
     """Settings as the values of their inputs, in the order of the fields."""
     return [
         settings.system,
@@ -358,7 +356,7 @@ def settings_values(settings: Settings) -> list[Any]:
         settings.max_tokens,
         settings.repetition_penalty,
         settings.seed,
-        list(settings.tools),
+        [name for name in settings.tools if name in offered],
         settings.definitions,
         "\n".join(settings.mcp),
     ]

@@ -6,6 +6,9 @@
     if (kept) paint(kept);
     root.lang = location.pathname.includes("/zh") ? "zh" : "en";
 
+    // On a phone the side would cover the conversation.
+    if (innerWidth < 768) document.querySelector("#side.open .toggle-button")?.click();
+
     const click = (selector) => document.querySelector(selector)?.click();
     window.chatglm3 = {
         theme: () => {

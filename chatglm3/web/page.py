@@ -53,12 +53,12 @@ class Page:
             parts["conversations"] = gr.Radio(
                 [], label=texts.conversations, elem_id="conversations", interactive=True
             )
-            with gr.Row(elem_id="actions"):
+            with gr.Row(elem_classes="actions"):
                 parts["delete"] = gr.Button(texts.delete, size="sm", elem_id="delete")
                 parts["import"] = gr.UploadButton(
                     texts.import_file, size="sm", file_types=[".json", ".md"], elem_id="import"
                 )
-            with gr.Row(elem_id="actions"):
+            with gr.Row(elem_classes="actions"):
                 parts["json"] = gr.Button(texts.export_json, size="sm", elem_id="export-json")
                 parts["md"] = gr.Button(texts.export_markdown, size="sm", elem_id="export-md")
             parts["download"] = gr.DownloadButton(visible="hidden", elem_id="download")
@@ -71,7 +71,6 @@ class Page:
                     gr.Slider(0.5, 2, step=0.05, label=texts.repetition_penalty),
                     gr.Number(label=texts.seed, info=texts.seed_info, precision=0),
                 ]
-                parts["settings_said"] = gr.Markdown(elem_id="settings-said")
             with gr.Accordion(texts.tools, open=False, elem_id="tools"):
                 names = [tool.name for tool in self._users.host.tools]
                 self._settings += [
@@ -93,6 +92,7 @@ class Page:
                 ]
                 parts["check"] = gr.Button(texts.check_tools, size="sm", elem_id="check-tools")
                 parts["tools_said"] = gr.Markdown(elem_id="tools-said")
+            parts["settings_said"] = gr.Markdown(elem_id="settings-said")
 
     def _main(self) -> None:
         """The conversation."""
@@ -170,8 +170,9 @@ class Page:
         for name, export in (("json", handlers.export_json), ("md", handlers.export_markdown)):
             written = parts[name].click(export, [current], [parts["download"]], api_visibility="private")
             written.then(None, js="() => setTimeout(() => document.querySelector('#download')?.click(), 100)")
+        texts_left = [part.blur for part in self._settings if isinstance(part, (gr.Textbox, gr.Number))]
         gr.on(
-            [part.input for part in self._settings],
+            [*(part.input for part in self._settings), *texts_left],
             handlers.save_settings,
             self._settings,
             parts["settings_said"],
@@ -218,5 +219,5 @@ class Page:
         """A view by components."""
         updates = {self._parts[name]: value for name, value in view.items() if name != "settings"}
         if (settings := view.get("settings")) is not None:
-            updates |= dict(zip(self._settings, settings_values(settings)))
+            updates |= dict(zip(self._settings, settings_values(settings, self._users.host.tools)))
         return updates

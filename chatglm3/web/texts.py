@@ -74,7 +74,6 @@ class Texts:
     error: str
     """{reason}."""
     retry_hint: str
-    gone: str
     imported: str
     uploaded: str
     busy: str
@@ -144,7 +143,6 @@ EN = Texts(
     context_unknown="Context: {used} tokens",
     error="**This did not work:** {reason}",
     retry_hint="What was said is kept. Try again with the arrow below, or change the settings.",
-    gone="This conversation does not exist any more.",
     imported="Imported.",
     uploaded="Attached: {names}",
     busy="This conversation is being answered; wait, or stop it.",
@@ -212,7 +210,6 @@ ZH = Texts(
     context_unknown="上下文：已用 {used} 个 token",
     error="**未能完成：**{reason}",
     retry_hint="已有内容均已保留。点击下方箭头重试，或修改设置。",
-    gone="这个对话已不存在。",
     imported="导入完成。",
     uploaded="已上传：{names}",
     busy="这个对话正在生成回答，请等待或停止。",

@@ -1,0 +1,193 @@
+"""The page with nano in this process, and a headless Chromium that looks at it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from chatglm3 import ChatGLM3
+from chatglm3.server import Settings as ServerSettings
+from chatglm3.server.run import bind
+from chatglm3.tools import Toolbox, tool
+from chatglm3.web import Api, Host, Store, Users
+from chatglm3.web.run import page_server, wait_until_started
+from tests.server.conftest import LiveServer
+from tests.server.scripted import Script
+
+pytest.importorskip("playwright", reason="the browser tests need playwright: pip install playwright")
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+
+NANO = Path(__file__).resolve().parents[2] / "chatglm3" / "models" / "nano"
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+SECONDS = 60.0
+expect.set_options(timeout=SECONDS * 1000)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "tests/browser" in str(item.path):
+            item.add_marker(pytest.mark.browser)
+
+
+@pytest.fixture(scope="session")
+def model() -> Iterator[LiveServer]:
+    """nano behind its server, in this process."""
+    if not NANO.is_dir():
+        pytest.skip("the embedded model is not in this checkout")
+    glm = ChatGLM3.load("nano", device="cpu")
+    with LiveServer(glm, ServerSettings(model_names=("nano",))) as live:
+        yield live
+
+
+@pytest.fixture(scope="session")
+def script(model: LiveServer) -> Script:
+    """Lets nano say what a test wants; without a line left it speaks for itself."""
+    return Script(model.glm)
+
+
+@tool
+def get_weather(city: str) -> dict[str, object]:
+    """Get the weather of a city."""
+    return {"city": city, "celsius": 21}
+
+
+@tool(needs_approval=True)
+def delete_notes(name: str) -> str:
+    """Delete notes by their name."""
+    return f"{name} is gone"
+
+
+class LivePage:
+    """The page on a real socket, over a server at `url`."""
+
+    def __init__(self, url: str, folder: Path) -> None:
+        self.api = Api(url)
+        self.tools = Toolbox(get_weather, delete_notes)
+        self.users = Users(Host(self.api, self.tools, own_mcp=True), Store(folder / "web.sqlite"))
+        self._bound = bind("127.0.0.1", 0)
+        self.url = f"http://127.0.0.1:{self._bound.getsockname()[1]}"
+        self._server = page_server(self.users, folder, accounts={}, only_loopback=True)
+        self._thread = threading.Thread(target=self._server.run, args=([self._bound],), daemon=True)
+
+    def __enter__(self) -> LivePage:
+        self._thread.start()
+        wait_until_started(self._server, self._thread)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._server.should_exit = True
+        self._thread.join(timeout=20)
+        self.users.close()
+        self.tools.close()
+        self.api.close()
+        self._bound.close()
+
+
+@pytest.fixture(scope="session")
+def page_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("page")
+
+
+@pytest.fixture(scope="session")
+def live(model: LiveServer, page_folder: Path) -> Iterator[LivePage]:
+    with LivePage(f"{model.url}/v1", page_folder) as page:
+        yield page
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Browser]:
+    if CHROMIUM is None:
+        pytest.skip("there is no Chromium; on Debian: apt-get install chromium")
+    flags = ["--no-sandbox"] if os.geteuid() == 0 else []
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=flags)
+        yield browser
+        browser.close()
+
+
+class Tab:
+    """A page in a browser, and what a person does there."""
+
+    def __init__(self, context: BrowserContext, url: str) -> None:
+        self.url = url
+        self.requests: list[str] = []
+        self.errors: list[str] = []
+        self.page: Page = context.new_page()
+        self.page.on("request", lambda request: self.requests.append(request.url))
+        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
+
+    def open(self, path: str = "/en/") -> Tab:
+        self.page.goto(self.url + path)
+        expect(self.box).to_be_visible()
+        expect(self.page.locator("#current textarea, #current input")).not_to_have_value("")
+        return self
+
+    @property
+    def box(self) -> Any:
+        return self.page.locator("#message textarea")
+
+    @property
+    def answers(self) -> Any:
+        return self.page.locator("#chat .bot.message")
+
+    def mode(self, name: str) -> Tab:
+        self.page.locator("#mode label", has_text=name).click()
+        return self
+
+    def send(self, text: str) -> Tab:
+        self.box.fill(text)
+        self.box.press("Enter")
+        return self
+
+    def ask(self, text: str) -> Tab:
+        """Send, and wait for the end of the answer."""
+        asked = self.page.locator("#chat .user.message")
+        before = asked.count()
+        self.send(text)
+        expect(asked).to_have_count(before + 1)
+        return self.wait()
+
+    def wait(self) -> Tab:
+        """Wait until no answer is under way."""
+        expect(self.page.locator("#message .stop-button")).to_have_count(0)
+        return self
+
+
+@pytest.fixture
+def browse(chromium: Browser, live: LivePage) -> Iterator[Callable[..., Tab]]:
+    """Opens tabs, each in a browser of its own; at the end nothing has asked another machine for anything."""
+    contexts: list[BrowserContext] = []
+    tabs: list[Tab] = []
+
+    def open_tab(url: str = live.url, **options: Any) -> Tab:
+        contexts.append(chromium.new_context(accept_downloads=True, **options))
+        tabs.append(Tab(contexts[-1], url))
+        return tabs[-1]
+
+    yield open_tab
+    for context in contexts:
+        context.close()
+    for tab in tabs:
+        elsewhere = [u for u in tab.requests if not u.startswith((f"{tab.url}/", "data:", "blob:"))]
+        assert elsewhere == []
+        assert tab.errors == []
+
+
+@pytest.fixture
+def tab(browse: Callable[..., Tab], script: Script) -> Tab:
+    return browse().open()
+
+
+@pytest.fixture
+def interpreter() -> None:
+    """Where programs cannot be isolated, none is run."""
+    from chatglm3.tools.interpreter import best_isolation
+
+    if best_isolation() is None:
+        pytest.skip("this machine cannot isolate a code interpreter")
