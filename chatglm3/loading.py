@@ -16,10 +16,12 @@ import torch
 
 from chatglm3 import hub
 from chatglm3.adapters import Adapter, Prefix, StoredLora, read_adapter
+from chatglm3.attention import KVCache
 from chatglm3.checkpoint import load_model, load_prefix
 from chatglm3.config import ModelConfig
 from chatglm3.engine import Engine
 from chatglm3.errors import DeviceError, InvalidParameterError
+from chatglm3.kernels import choose
 from chatglm3.model import ChatGLMModel
 from chatglm3.tokenizer import Tokenizer
 
@@ -30,6 +32,9 @@ _SMALL_MODEL = 500_000_000
 
 _CONTEXTS = 4
 """Whole contexts the cache holds by default: room for a few conversations and for reuse between turns."""
+
+SPECULATE = 8
+"""Most tokens of an answer that are drafted ahead of it; with the last token a kernel's strip takes them."""
 
 
 @dataclass(frozen=True)
@@ -167,6 +172,8 @@ def make_engine(
     *,
     valid_vocab: int | None = None,
     cache_bytes: int | None = None,
+    kv_dtype: str | None = None,
+    speculate: int = SPECULATE,
     max_sequences: int = 64,
     adapters: Mapping[str, Adapter] | None = None,
     default_adapter: str | None = None,
@@ -175,18 +182,29 @@ def make_engine(
 
     cache_bytes: memory for keys and values; by default four whole contexts, or half of what is free if that
         is less.
+    kv_dtype: "int8" holds keys and values in 8 bits, about half the memory; by default in the model's dtype.
+    speculate: most tokens of an answer that are drafted ahead of it, which changes no answer; 0: none.
     max_sequences: most answers that run at once; others wait.
     adapters: by the names under which requests choose them; default_adapter answers those that choose none.
     """
+    if kv_dtype not in (None, "int8"):
+        raise InvalidParameterError(
+            f"kv_dtype is {kv_dtype!r}; it can be 'int8', or None for the model's dtype"
+        )
     adapters = adapters or {}
+    int8_cache = kv_dtype == "int8"
     if cache_bytes is None:
         prefixes = [a for a in (prefix, *adapters.values()) if isinstance(a, Prefix)]
         context = model.config.max_seq_len + max((p.length for p in prefixes), default=0)
-        wanted = model.config.kv_values_per_token * model.dtype.itemsize * context * _CONTEXTS
+        per_token = KVCache.bytes_per_token(model.config, model.dtype, int8=int8_cache)
+        wanted = per_token * context * _CONTEXTS
         cache_bytes = min(wanted, free_memory(model.device) // 2)
     return Engine(
         model,
         cache_bytes=cache_bytes,
+        int8_cache=int8_cache,
+        speculate=speculate,
+        row_cost=_row_cost(model),
         max_batch_tokens=max(512, max_sequences),
         max_sequences=max_sequences,
         prefix=prefix,
@@ -194,3 +212,15 @@ def make_engine(
         default_adapter=default_adapter,
         valid_vocab=valid_vocab,
     )
+
+
+def _row_cost(model: ChatGLMModel) -> float:
+    """What one token more adds to a decoding step, as a share of a step with one; measured and rounded up.
+
+    A large model's step waits for its weights, and tokens hardly add to that; a small one's is computing.
+    """
+    if model.device.type != "cpu":
+        return 0.02
+    if model.config.num_parameters < _SMALL_MODEL:
+        return 0.3
+    return 0.1 if choose().native is not None else 0.4

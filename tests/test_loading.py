@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from chatglm3.config import ModelConfig
+from chatglm3.engine import GREEDY
 from chatglm3.errors import ChatGLM3Error, DeviceError, InvalidParameterError, ModelNotFoundError
 from chatglm3.loading import choose_device, choose_dtype, free_memory, load, make_engine
 from tests.tiny import tiny_config, tiny_model, write_tiny_checkpoint
@@ -64,6 +65,25 @@ def test_the_cache_holds_whole_contexts_and_takes_what_it_is_given() -> None:
     per_block = 16 * model.config.kv_values_per_token * 4
     assert make_engine(model, cache_bytes=10 * per_block).stats.blocks_free == 10
     assert free_memory(CPU) > 10 * per_block
+
+
+def test_an_int8_cache_and_speculation_are_asked_for_by_name() -> None:
+    model = tiny_model()
+    small = make_engine(model, kv_dtype="int8")
+    assert small.stats.blocks_free == make_engine(model).stats.blocks_free
+    assert (
+        small.cache_bytes < 0.35 * make_engine(model).cache_bytes
+    )  # 16 codes and a scale instead of 16 floats
+    params = GREEDY.replace(max_tokens=60, logit_bias={7: 30.0})
+    steps = []
+    for speculate in (0, 8):
+        engine = make_engine(model, speculate=speculate)
+        engine.generate([[7, 8]], params)
+        steps.append(engine.stats.steps)
+    assert steps[0] == 60
+    assert steps[1] < 30
+    with pytest.raises(InvalidParameterError, match="kv_dtype is 'int4'"):
+        make_engine(model, kv_dtype="int4")
 
 
 def test_load_names_what_is_missing(tmp_path: Path) -> None:

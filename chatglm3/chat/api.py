@@ -19,7 +19,7 @@ from chatglm3.config import ModelConfig
 from chatglm3.engine import Completion, Engine, SamplingParams
 from chatglm3.errors import InvalidParameterError, ToolError
 from chatglm3.grammar import GrammarCompiler, Schema
-from chatglm3.loading import LoadedModel, load, load_adapters, make_engine
+from chatglm3.loading import SPECULATE, LoadedModel, load, load_adapters, make_engine
 from chatglm3.model import ChatGLMModel
 from chatglm3.prompt import INTERPRETER, Message, conversation, tool_definitions
 from chatglm3.tokenizer import StreamingDetokenizer, Tokenizer
@@ -54,6 +54,8 @@ class ChatGLM3:
         revision: str | None = None,
         token: str | None = None,
         cache_bytes: int | None = None,
+        kv_dtype: str | None = None,
+        speculate: int = SPECULATE,
         adapter: str | Path | Mapping[str, str | Path] | None = None,
     ) -> ChatGLM3:
         """Load a model by its name: "nano", a folder, or a hub's id such as "zai-org/chatglm3-6b".
@@ -61,6 +63,8 @@ class ChatGLM3:
         device: by default CUDA, then a Mac's GPU, then the CPU; dtype: by default what is fast there.
         quantize: "int8" or "int4", to quantize while loading.
         cache_bytes: memory for keys and values; by default four contexts, within half of what is free.
+        kv_dtype: "int8" holds keys and values in 8 bits, about half the memory.
+        speculate: most tokens of an answer that are drafted ahead of it, which changes no answer; 0: none.
         adapter: a folder that fine-tuning made, which then answers everything; or several by name, of which
             each call chooses one with `adapter="name"`, and the model alone without.
         Raises a ChatGLM3Error that names what is missing and the remedy.
@@ -76,6 +80,8 @@ class ChatGLM3:
             loaded.prefix,
             valid_vocab=valid_vocab,
             cache_bytes=cache_bytes,
+            kv_dtype=kv_dtype,
+            speculate=speculate,
             adapters=load_adapters(loaded, adapter or {}),
             default_adapter=default,
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import math
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -119,6 +120,20 @@ def add_model(parser: argparse.ArgumentParser, *, default: str | None) -> None:
         metavar="[NAME=]DIR",
         help="what fine-tuning made, put beside the model: a LoRA or a P-Tuning prefix",
     )
+    group = parser.add_argument_group("engine")
+    group.add_argument(
+        "--kv-memory",
+        metavar="SIZE",
+        help="for keys and values, such as 8GB or 512MB (4 contexts, if they fit)",
+    )
+    group.add_argument("--kv-dtype", choices=["int8"], help="hold keys and values in 8 bits")
+    group.add_argument(
+        "--speculate",
+        type=int,
+        default=8,
+        metavar="N",
+        help="tokens guessed ahead where an answer repeats its text; faster, never different; 0 for none (8)",
+    )
 
 
 def add_sampling(parser: argparse.ArgumentParser) -> None:
@@ -192,8 +207,24 @@ def load(args: argparse.Namespace) -> ChatGLM3:
         dtype=args.dtype,
         quantize=args.quantize,
         revision=args.revision,
+        cache_bytes=kv_memory(args),
+        kv_dtype=args.kv_dtype,
+        speculate=args.speculate,
         adapter=adapters[0] if adapters else None,
     )
+
+
+def kv_memory(args: argparse.Namespace) -> int | None:
+    """What --kv-memory says, in bytes. Raises InvalidParameterError."""
+    return None if args.kv_memory is None else parse_size("--kv-memory", args.kv_memory)
+
+
+def parse_size(flag: str, text: str) -> int:
+    """Bytes from `512MB`, `8GB` or a plain number. Raises InvalidParameterError."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kMG]?)B?", text.strip(), re.IGNORECASE)
+    if not match:
+        raise InvalidParameterError(f"{flag} is {text!r}; give a size such as 8GB or 512MB")
+    return int(float(match[1]) * {"": 1, "k": 2**10, "m": 2**20, "g": 2**30}[match[2].lower()])
 
 
 def parse_adapters(given: Iterable[str]) -> dict[str, Path]:

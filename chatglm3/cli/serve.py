@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from chatglm3.cli.arguments import add_model, parse_adapters
+from chatglm3.cli.arguments import add_model, kv_memory, parse_adapters, parse_size
 from chatglm3.errors import ChatGLM3Error, InvalidParameterError
 
 if TYPE_CHECKING:
@@ -56,7 +56,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="MODEL",
         help="a sentence-transformers model, by whose name /v1/embeddings gives its vectors",
     )
-    parser.add_argument("--cache-memory", metavar="SIZE", help="for keys and values, such as 8GB or 512MB")
 
     group = parser.add_argument_group("network")
     group.add_argument("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 is all (127.0.0.1)")
@@ -116,7 +115,7 @@ def run(args: argparse.Namespace) -> int:
         raise InvalidParameterError(f"--max-sequences is {args.max_sequences}, but must be at least 1")
     args.model = args.named_model or args.model
     adapters = parse_adapters(args.adapter)
-    cache_bytes = None if args.cache_memory is None else parse_size("--cache-memory", args.cache_memory)
+    cache_bytes = kv_memory(args)
     limits = {
         "max_queue": args.max_queue,
         "max_queue_tokens": args.max_queue_tokens,
@@ -154,6 +153,8 @@ def _load(args: argparse.Namespace, cache_bytes: int | None, adapters: Mapping[s
         loaded.prefix,
         valid_vocab=loaded.tokenizer.vocab_size,
         cache_bytes=cache_bytes,
+        kv_dtype=args.kv_dtype,
+        speculate=args.speculate,
         max_sequences=args.max_sequences,
         adapters=loaded_adapters,
     )
@@ -206,11 +207,3 @@ def api_keys(
     if not keys and (requests_per_minute or tokens_per_minute):
         raise InvalidParameterError("limits a minute are those of API keys, and there are none; give keys")
     return tuple(dict.fromkeys(keys))
-
-
-def parse_size(flag: str, text: str) -> int:
-    """Bytes from `512MB`, `8GB` or a plain number. Raises InvalidParameterError."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kMG]?)B?", text.strip(), re.IGNORECASE)
-    if not match:
-        raise InvalidParameterError(f"{flag} is {text!r}; give a size such as 8GB or 512MB")
-    return int(float(match[1]) * {"": 1, "k": 2**10, "m": 2**20, "g": 2**30}[match[2].lower()])

@@ -10,7 +10,8 @@ import httpx2
 import pytest
 
 from chatglm3.cli import main
-from chatglm3.cli.serve import KEYS_VARIABLE, api_keys, default_names, parse_size
+from chatglm3.cli.arguments import parse_size
+from chatglm3.cli.serve import KEYS_VARIABLE, api_keys, default_names
 from chatglm3.errors import InvalidParameterError
 from chatglm3.server import ApiKey
 from tests.server.process import served
@@ -100,7 +101,7 @@ def test_names_and_sizes(tmp_path: Path) -> None:
         (["--tls-key", "key.pem"], "give --tls-cert as well"),
         (["--tls-cert", __file__], "no certificate and its key in PEM form"),
         (["--request-timeout", "-1"], "request_timeout is -1"),
-        (["--cache-memory", "lots"], "--cache-memory is 'lots'"),
+        (["--kv-memory", "lots"], "--kv-memory is 'lots'"),
         (["--api-key", "a b\n"], "API key"),
     ],
 )
