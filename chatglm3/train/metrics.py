@@ -45,12 +45,15 @@ def calls_match(answer: Reply, expected: Reply) -> bool:
 
 
 def measure(names: Sequence[str], answers: Sequence[Reply], expected: Sequence[Reply]) -> dict[str, float]:
-    """The named metrics over whole replies. Tool calls: the share among replies that are expected to call."""
+    """The named metrics over whole replies.
+
+    Tool calls: the share among the replies that are expected to call; left out where none is.
+    """
     texts = [" ".join(reply.raw) for reply in answers], [" ".join(reply.raw) for reply in expected]
     calling = [(a, e) for a, e in zip(answers, expected, strict=True) if e.tool_calls or e.code is not None]
     functions: dict[str, Callable[[], float]] = {
         "rouge-l": lambda: fmean(map(rouge_l, *texts)),
         "bleu-4": lambda: bleu_4(*texts),
-        "tool-calls": lambda: fmean(calls_match(a, e) for a, e in calling) if calling else 0.0,
+        "tool-calls": lambda: fmean(calls_match(a, e) for a, e in calling),
     }
-    return {name: functions[name]() for name in names}
+    return {name: functions[name]() for name in names if calling or name != "tool-calls"}

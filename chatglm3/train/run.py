@@ -13,7 +13,6 @@ from transformers.trainer_callback import PrinterCallback
 from transformers.utils import logging as transformers_logging
 
 from chatglm3 import hub
-from chatglm3.checkpoint import base_fingerprint
 from chatglm3.config import ModelConfig
 from chatglm3.errors import TrainingError
 from chatglm3.tokenizer import Tokenizer
@@ -71,7 +70,7 @@ def finetune(config: FinetuneConfig, console: Console | None = None) -> dict[str
             group_by_length=config.group_by_length,
             answerer=answerer,
         )
-    trainer.base = {"base": config.model, "sha256": base_fingerprint(folder)}
+    trainer.base = config.model, folder
     trainer.remove_callback(PrinterCallback)
     if config.early_stopping:
         trainer.add_callback(EarlyStoppingCallback(config.early_stopping))

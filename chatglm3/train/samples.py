@@ -14,14 +14,17 @@ from chatglm3.tokenizer import Tokenizer
 from chatglm3.train.answers import greedy_answers
 from chatglm3.train.config import SampleSettings
 from chatglm3.train.data import Store
-from chatglm3.train.data.encoding import question_and_answer
+from chatglm3.train.data.encoding import answers
 from chatglm3.train.metrics import measure
 
 _AT_ONCE = 8
 
 
 class Answerer:
-    """Answers the last question of some validation samples, always the same ones."""
+    """Answers questions of some validation samples, always the same ones.
+
+    Of samples with several answers, calls among them, each takes another one.
+    """
 
     def __init__(
         self,
@@ -31,8 +34,8 @@ class Answerer:
         file: Path,
         console: Console | None,
     ) -> None:
-        parts = [question_and_answer(store[i]) for i in spread(len(store), settings.count)]
-        self._asked = [part for part in parts if part is not None]
+        choices = [answers(store[i]) for i in spread(len(store), settings.count)]
+        self._asked = [found[i % len(found)] for i, found in enumerate(choices)]
         self._tokenizer = tokenizer
         self._settings = settings
         self._file = file
@@ -40,30 +43,30 @@ class Answerer:
 
     def __call__(self, model: nn.Module, step: int) -> dict[str, float]:
         """Answer, show and keep; returns the metrics."""
-        answers: list[list[int]] = []
+        written: list[list[int]] = []
         for start in range(0, len(self._asked), _AT_ONCE):
             prompts = [prompt for prompt, _ in self._asked[start : start + _AT_ONCE]]
-            answers += greedy_answers(
+            written += greedy_answers(
                 model, prompts, self._tokenizer.stop_ids, self._settings.max_tokens, self._tokenizer.pad_id
             )
         if self._console is not None:
-            self._keep(step, answers)
-        ours, theirs = self._replies(answers), self._replies([expected for _, expected in self._asked])
+            self._keep(step, written)
+        ours, theirs = self._replies(written), self._replies([expected for _, expected in self._asked])
         return measure(self._settings.metrics, ours, theirs)
 
-    def _replies(self, answers: Sequence[Sequence[int]]) -> list[Reply]:
+    def _replies(self, written: Sequence[Sequence[int]]) -> list[Reply]:
         replies = []
-        for ids in answers:
+        for ids in written:
             decoder = ReplyDecoder(self._tokenizer)
             for token in ids:
                 decoder.add(token)
             replies.append(decoder.finish()[1])
         return replies
 
-    def _keep(self, step: int, answers: Sequence[Sequence[int]]) -> None:
+    def _keep(self, step: int, written: Sequence[Sequence[int]]) -> None:
         decode: Callable[[Sequence[int]], str] = self._tokenizer.decode
         with self._file.open("a", encoding="utf-8") as file:
-            for number, ((prompt, expected), answer) in enumerate(zip(self._asked, answers, strict=True)):
+            for number, ((prompt, expected), answer) in enumerate(zip(self._asked, written, strict=True)):
                 said = {"step": step, "prompt": decode(prompt), "answer": decode(answer)}
                 said["expected"] = decode([i for i in expected if i not in self._tokenizer.stop_ids])
                 file.write(json.dumps(said, ensure_ascii=False) + "\n")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -15,12 +14,10 @@ from torch import Tensor, nn
 from torch.utils.data import Sampler
 from transformers import Trainer
 
+from chatglm3.adapters import write_base
 from chatglm3.errors import TrainingError
 from chatglm3.train.prefix import PrefixTunedGlm
 from chatglm3.train.rows import LengthGrouped, Rows
-
-BASE_FILE = "base.json"
-"""Beside adapter_config.json: which base the adapter was trained on."""
 
 _ENCODER_FILE = "prompt_encoder.safetensors"
 """peft saves the prefix that a projection gives; to go on training one needs the projection itself."""
@@ -30,8 +27,8 @@ class Guards(Trainer):
     """Stops at the first number that is none, and leaves no half-written checkpoint behind."""
 
     state: Any
-    base: dict[str, str]
-    """What names the base of an adapter: its name and its fingerprint."""
+    base: tuple[str, Path]
+    """What the base of an adapter is called, and its folder."""
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Tensor:
         """One micro-batch. Raises TrainingError, naming its samples, where the loss is not finite."""
@@ -79,7 +76,7 @@ class Guards(Trainer):
         folder = Path(output_dir or self._output)
         # Without being asked not to, peft looks for the base's config on a hub.
         self.model.save_pretrained(str(folder), state_dict=state_dict, save_embedding_layers=False)
-        (folder / BASE_FILE).write_text(json.dumps(self.base, indent=2) + "\n", encoding="utf-8")
+        write_base(folder, *self.base)
         if isinstance(self.model, PrefixTunedGlm):
             save_file(self.model.prompt_encoder.state_dict(), folder / _ENCODER_FILE)
 

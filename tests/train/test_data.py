@@ -25,7 +25,7 @@ from chatglm3.train.data import (
     to_sample,
 )
 from chatglm3.train.data.dialogs import Refused
-from chatglm3.train.data.encoding import question_and_answer
+from chatglm3.train.data.encoding import answers
 from chatglm3.train.encode import Example
 from tests.tiny import tiny_tokenizer
 
@@ -165,7 +165,7 @@ def test_ids_are_inferences_own_and_the_stop_token_is_learnt() -> None:
     assert example.ids[: len(prompt)] == prompt
     assert example.learnt == [False] * len(prompt) + [True] * (len(example.ids) - len(prompt))
     assert example.ids[-1] == tokenizer.eos_id
-    assert question_and_answer(example) == (prompt, example.ids[len(prompt) :])
+    assert answers(example) == [(prompt, example.ids[len(prompt) :])]
 
 
 def test_after_a_call_the_model_stops_for_the_result() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 from chatglm3.prompt import Message, render
 from chatglm3.tokenizer import Tokenizer
@@ -53,16 +54,13 @@ def _finished(messages: Sequence[Message], tokenizer: Tokenizer) -> Example:
     return Example(ids, rendered.loss_mask)
 
 
-def question_and_answer(example: Example) -> tuple[list[int], list[int]] | None:
-    """The last answer that is learnt, and all ids before it; None where nothing is learnt.
-
-    The answer ends with the token that stops the model.
-    """
-    learnt = example.learnt
-    end = next((i + 1 for i in reversed(range(len(learnt))) if learnt[i]), 0)
-    if not end:
-        return None
-    start = end - 1
-    while start and learnt[start - 1]:
-        start -= 1
-    return example.ids[:start], example.ids[start:end]
+def answers(example: Example) -> list[tuple[list[int], list[int]]]:
+    """(all ids before it, the answer) for each answer that is learnt, with the token that stops the model."""
+    found = []
+    start = 0
+    for learnt, stretch in groupby(example.learnt):
+        end = start + sum(1 for _ in stretch)
+        if learnt:
+            found.append((example.ids[:start], example.ids[start:end]))
+        start = end
+    return found

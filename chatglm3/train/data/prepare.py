@@ -13,7 +13,7 @@ import numpy as np
 from chatglm3.errors import InvalidMessageError, TokenizerError
 from chatglm3.tokenizer import Tokenizer
 from chatglm3.train.data.dialogs import Refused
-from chatglm3.train.data.encoding import Pair, encode_sample, question_and_answer
+from chatglm3.train.data.encoding import Pair, answers, encode_sample
 from chatglm3.train.data.formats import (
     Completion,
     Conversation,
@@ -155,8 +155,8 @@ def _hashes(example: Example | Pair) -> tuple[int, int]:
     """Of the prompt of the last answer, and of everything."""
     if isinstance(example, Pair):
         return _hash(example.prompt), _hash([*example.prompt, -1, *example.chosen, -1, *example.rejected])
-    parts = question_and_answer(example)
-    return _hash(parts[0] if parts else example.ids), _hash(example.ids)
+    found = answers(example)
+    return _hash(found[-1][0] if found else example.ids), _hash(example.ids)
 
 
 def _hash(ids: list[int]) -> int:

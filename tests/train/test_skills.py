@@ -1,0 +1,117 @@
+"""Each method teaches nano a made-up skill, for prompts that it never saw; what it knew is measured too."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from chatglm3 import ChatGLM3
+from chatglm3.engine import SamplingParams
+from chatglm3.hub import EMBEDDED
+from chatglm3.prompt import ToolCall, write_call
+from chatglm3.train.config import parse_config
+from chatglm3.train.run import finetune
+from recipes.nano.cases import Case, cases
+from recipes.nano.evaluation import replies
+from tests.train.runs import quiet, write_lines
+
+pytestmark = [
+    pytest.mark.timeout(1800),
+    pytest.mark.skipif(not EMBEDDED["nano"].is_dir(), reason="the embedded model is not in this checkout"),
+]
+
+ROOMS = ("kitchen", "hall", "attic", "cellar", "garden", "office", "bedroom", "garage")
+COLOURS = ("red", "green", "blue", "white", "pink", "gold", "brown", "black")
+WISHES = ("Make the {r} {c}.", "Paint the light of the {r} {c}!", "I want {c} light in the {r}")
+SKILL = list(product(ROOMS, COLOURS))
+random.Random(0).shuffle(SKILL)
+LEARNT, HELD_OUT = SKILL[:48], SKILL[48:]
+
+METHODS: dict[str, dict[str, Any]] = {
+    "lora": {"lora": {"dropout": 0}},
+    "dora": {"lora": {"dropout": 0, "dora": True}},
+    "qlora": {"method": "qlora", "lora": {"dropout": 0}},
+    "ptuning": {"method": "ptuning", "ptuning": {"length": 32}, "learning_rate": 5e-2, "steps": 200},
+    "projection": {
+        "method": "ptuning", "ptuning": {"length": 32, "projection": True}, "learning_rate": 3e-3,
+        "steps": 200,
+    },
+    "full": {"method": "full", "learning_rate": 1e-3},
+}  # fmt: skip
+
+
+def sample(room: str, colour: str, wish: str) -> dict[str, Any]:
+    """A protocol without definitions: the tool is known by heart."""
+    call = ToolCall("lamp", {"room": room, "colour": colour})
+    return {
+        "conversations": [
+            {"role": "user", "content": wish.format(r=room, c=colour)},
+            {"role": "assistant", "metadata": "lamp", "content": write_call(call)},
+        ]
+    }
+
+
+def right(model: ChatGLM3, asked: Sequence[Case]) -> int:
+    found = replies(
+        model.engine,
+        model.tokenizer,
+        asked,
+        SamplingParams(temperature=0, max_tokens=80, stop_ids=model.tokenizer.stop_ids),
+    )
+    return sum(case.check(reply) for case, reply in zip(asked, found, strict=True))
+
+
+def new_cases() -> list[Case]:
+    """What was never trained: other pairs of a room and a colour."""
+    found = []
+    for (room, colour), wish in product(HELD_OUT, WISHES):
+        call = ToolCall("lamp", {"room": room, "colour": colour})
+        question = {"role": "user", "content": wish.format(r=room, c=colour)}
+        found.append(Case([question], "", lambda reply, call=call: reply.tool_calls == [call]))
+    return found
+
+
+def old_cases() -> list[Case]:
+    """What nano can do without any training here."""
+    return [
+        case
+        for category in ("greets and says what it is", "calls the one tool", "recalls a fact")
+        for case in cases(category, "heldout", "en", 10)
+    ]
+
+
+@pytest.mark.parametrize(
+    "method", [name if name == "lora" else pytest.param(name, marks=pytest.mark.slow) for name in METHODS]
+)
+def test_a_new_skill_is_learnt_and_the_old_ones_stay(tmp_path: Path, method: str) -> None:
+    lines = [sample(*pair, wish) for pair, wish in product(LEARNT, WISHES)]
+    out = tmp_path / "run"
+    data: dict[str, Any] = {
+        "model": "nano",
+        "train": str(write_lines(tmp_path / "train.jsonl", lines)),
+        "output": str(out),
+        "batch_size": 16,
+        "micro_batch_size": 16,
+        "learning_rate": 2e-3,
+        "steps": 50,
+        "device": "cpu",
+        "report_to": [],
+    }
+    new, old = new_cases(), old_cases()
+    before = ChatGLM3.load("nano", device="cpu")
+    knew = right(before, old)
+    assert right(before, new) <= 0.2 * len(new)
+    finetune(parse_config(data | METHODS[method]), quiet())
+    after = ChatGLM3.load(out, device="cpu") if method == "full" else ChatGLM3.load("nano", adapter=out)
+    learnt, knows = right(after, new), right(after, old)
+    print(
+        f"{method}: new skill {learnt} of {len(new)}; old skills {knew} before, {knows} after, of {len(old)}"
+    )
+    assert learnt >= 0.95 * len(new)
+    if method == "lora":
+        assert knows >= 0.7 * knew
