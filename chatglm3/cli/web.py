@@ -28,6 +28,7 @@ examples:
   chatglm3 web
   chatglm3 web THUDM/chatglm3-6b --quantize int4 --tools builtin,my_tools.py
   chatglm3 web --api http://127.0.0.1:8000/v1
+  chatglm3 web --ui streamlit
   {ACCOUNTS_VARIABLE}=ada:secret chatglm3 web --host 0.0.0.0"""
 
 
@@ -42,6 +43,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--api-model", metavar="NAME", help="which of its models; default: the first")
 
     group = parser.add_argument_group("page")
+    group.add_argument(
+        "--ui", choices=["gradio", "streamlit"], default="gradio", help="what draws the page (gradio)"
+    )
     group.add_argument("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 is all (127.0.0.1)")
     group.add_argument("--port", type=int, default=7860, help="0 takes a free one (7860)")
     group.add_argument(
@@ -78,7 +82,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Serve the page until a signal ends it."""
-    for package, extra in (("fastapi", "web"), ("gradio", "web"), ("httpx", "web")):
+    extra = "web" if args.ui == "gradio" else args.ui
+    for package in ("fastapi", args.ui, "httpx"):
         if importlib.util.find_spec(package) is None:
             raise ChatGLM3Error(f"{package} is missing; install it with: pip install 'chatglm3[{extra}]'")
     from chatglm3.server.logs import configure as configure_logs
@@ -109,8 +114,13 @@ def run(args: argparse.Namespace) -> int:
         stack.callback(store.close)
         users = Users(host, store)
         stack.callback(users.close)
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="chatglm3-web-")))
-        serve_page(users, bound, folder, accounts=accounts, only_loopback=local)
+        if args.ui == "streamlit":
+            from chatglm3.web import streamlit_app
+
+            streamlit_app.serve_page(users, bound, accounts=accounts, only_loopback=local)
+        else:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="chatglm3-web-")))
+            serve_page(users, bound, folder, accounts=accounts, only_loopback=local)
     return 0
 
 

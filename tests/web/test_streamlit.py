@@ -1,4 +1,4 @@
-"""The Streamlit page with nano behind a real server, looked at with Streamlit's own simulation of a browser."""
+"""The Streamlit page with nano behind a real server, in Streamlit's own simulation of a browser."""
 
 from __future__ import annotations
 
