@@ -25,7 +25,7 @@ def embed(
     skip: tokens at the beginning that say nothing about the text, such as `[gMASK] sop`.
     """
     first = adapter.length if isinstance(adapter, Prefix) else 0
-    lora = LoraBatch([(adapter, None)]) if isinstance(adapter, Lora) else None
+    lora = LoraBatch([(adapter, slice(None))]) if isinstance(adapter, Lora) else None
     cache = KVCache(
         loaded.config, num_blocks=1, block_size=first + len(ids), dtype=loaded.dtype, device=loaded.device
     )

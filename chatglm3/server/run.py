@@ -16,6 +16,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from chatglm3.errors import InvalidParameterError
+from chatglm3.server.connection import Connection
 from chatglm3.server.core import Core
 from chatglm3.server.errors import ApiError
 
@@ -91,7 +92,7 @@ class Server(uvicorn.Server):
                 port=port,
                 ssl_certfile=certificate and certificate.file,
                 ssl_keyfile=certificate and certificate.key_file,
-                http="h11",  # whose limits these are, also where other parsers are installed
+                http=Connection,
                 ws="none",
                 lifespan="on",
                 log_config=None,

@@ -43,13 +43,19 @@ async def _gone(receive: Receive) -> None:
         pass
 
 
+async def result(request: Request, work: Coroutine[Any, Any, T], timeout: float) -> T:
+    """The result of `work`. Raises ApiError after `timeout` seconds, ClientGoneError."""
+    try:
+        async with asyncio.timeout(timeout):
+            return await while_connected(request.receive, work)
+    except TimeoutError:
+        raise _too_slow(timeout) from None
+
+
 async def complete(request: Request, answers: Answers, timeout: float) -> list[Part]:
     """All answers, whole. Raises ApiError after `timeout` seconds, ClientGoneError."""
     try:
-        async with asyncio.timeout(timeout):
-            return await while_connected(request.receive, answers.complete())
-    except TimeoutError:
-        raise _too_slow(timeout) from None
+        return await result(request, answers.complete(), timeout)
     finally:
         answers.close()
 

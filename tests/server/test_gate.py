@@ -139,7 +139,9 @@ def test_a_long_text_within_the_limit_is_too_long_for_the_model(server: LiveServ
 def test_large_headers(server: LiveServer) -> None:
     response = server.http.get("/v1/models", headers={"x-filler": "x" * 20_000})
     assert (response.status_code, response.json()["error"]["code"]) == (431, "headers_too_large")
-    assert b" 400 " in raw(server, b"GET / HTTP/1.1\r\nx: " + b"x" * 200_000).splitlines()[0]
+    answer = raw(server, b"GET / HTTP/1.1\r\nx: " + b"x" * 200_000)
+    assert b" 400 " in answer.splitlines()[0]
+    assert json.loads(answer.partition(b"\r\n\r\n")[2])["error"]["code"] == "invalid_http"
 
 
 def test_half_a_body_is_not_waited_for(guarded: LiveServer) -> None:
@@ -147,6 +149,26 @@ def test_half_a_body_is_not_waited_for(guarded: LiveServer) -> None:
     answer = raw(guarded, head(100, "Authorization: Bearer sk-one"), b'{"messages": ')
     assert b" 408 " in answer.splitlines()[0]
     assert time.monotonic() - started < 5
+
+
+@pytest.mark.parametrize("pieces", [(), (b"GET /health HTT",), (b"GET /health HTTP/1.1\r\nHost: x\r\n",)])
+def test_half_the_headers_are_not_waited_for(guarded: LiveServer, pieces: tuple[bytes, ...]) -> None:
+    answer = raw(guarded, *pieces)
+    assert b" 408 " in answer.splitlines()[0]
+    assert json.loads(answer.partition(b"\r\n\r\n")[2])["error"]["code"] == "headers_timeout"
+
+
+def test_a_second_request_is_not_waited_for_either(guarded: LiveServer) -> None:
+    with socket.create_connection(("127.0.0.1", guarded.port), timeout=10) as connection:
+        connection.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+        answer = b""
+        while not answer.endswith(b'{"status":"ok"}'):
+            answer += connection.recv(65536)
+        connection.sendall(b"GET /hea")
+        rest = b""
+        while data := connection.recv(65536):
+            rest += data
+    assert b" 408 " in rest.splitlines()[0]
 
 
 def test_clients_that_leave_in_the_middle_of_a_request(server: LiveServer) -> None:

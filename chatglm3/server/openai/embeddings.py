@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import math
 from array import array
@@ -19,7 +18,7 @@ from chatglm3.server.embed import embed
 from chatglm3.server.errors import ApiError
 from chatglm3.server.keys import spend
 from chatglm3.server.openai.fields import Fields, Items, Prompt, several
-from chatglm3.server.stream import while_connected
+from chatglm3.server.stream import result
 
 MOST_INPUTS = 256
 
@@ -92,12 +91,7 @@ def routes(core: Core) -> APIRouter:
             work = _vectors(core, prompts, adapter)
         core.note(request, prompt_tokens=count)
         spend(request.scope, count)
-        try:
-            async with asyncio.timeout(core.settings.request_timeout):
-                vectors = await while_connected(request.receive, work)
-        except TimeoutError:
-            seconds = core.settings.request_timeout
-            raise ApiError(504, f"the answer was not complete within {seconds:g} s", code="timeout") from None
+        vectors = await result(request, work, core.settings.request_timeout)
         data: list[Embedding] = [
             {"object": "embedding", "index": i, "embedding": _written(vector, body.encoding_format)}
             for i, vector in enumerate(vectors)
