@@ -100,8 +100,8 @@ def measure(args: argparse.Namespace) -> dict[str, float | str]:
             bf16=True,
             use_cpu=args.device == "cpu",
             # peft's prefix tuning cannot be checkpointed.
-            gradient_checkpointing=method == "full",
-            gradient_checkpointing_kwargs={"use_reentrant": False},
+            activation_checkpointing=method == "full",
+            activation_checkpointing_kwargs={"use_reentrant": False},
             save_strategy="no",
             report_to=[],
             disable_tqdm=True,

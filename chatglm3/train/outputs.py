@@ -50,10 +50,9 @@ def keep_config(config: FinetuneConfig, output: Path) -> None:
     (output / "config.yaml").write_text(text, encoding="utf-8")
 
 
-def save_result(
-    trainer: Guards, config: FinetuneConfig, folder: Path, base: ModelConfig, output: Path
-) -> None:
-    """The adapter with what names its base, or the whole model in the published layout."""
+def save_result(trainer: Guards, config: FinetuneConfig, folder: Path, base: ModelConfig) -> None:
+    """Write the adapter with what names its base, or the whole model in the published layout."""
+    output = Path(config.output)
     state = trainer.accelerator.get_state_dict(trainer.model) if config.fsdp or config.deepspeed else None
     if config.trains_adapter:
         trainer.save_model(config.output)

@@ -101,7 +101,7 @@ def test_three_validation_rows_are_enough_and_the_best_checkpoint_is_kept(
     dev = write_lines(tmp_path / "dev.jsonl", conversations(3, seed=9))
     metrics = run(
         config(
-            model, tmp_path, validation=str(dev), steps=40, save_every=None, evaluate_every=4, keep=1,
+            model, tmp_path, validation=str(dev), steps=40, save_every=None, evaluate_every=4, keep=2,
             learning_rate=0.05, early_stopping=2, samples={"count": 3, "metrics": ["rouge-l", "bleu-4"]},
         )
     )  # fmt: skip
@@ -166,24 +166,19 @@ def test_nan_stops_the_run_and_names_step_and_sample(tmp_path: Path) -> None:
 
 FULL_DISK = """
 import resource, sys
-from transformers import TrainerCallback
-from chatglm3.train import run as module
+from chatglm3.train import run
 from chatglm3.train.config import load_config
 
-class Fill(TrainerCallback):
-    def on_step_end(self, args, state, control, **_):
-        if state.global_step == 7:
+class Filling(run.Interrupt):
+    def on_step_end(self, args, state, control, **given):
+        if state.global_step == 7:  # from now on no file can have more than 5000 bytes
             resource.setrlimit(resource.RLIMIT_FSIZE, (5000, resource.RLIM_INFINITY))
+        return super().on_step_end(args, state, control, **given)
 
-class Filling(module.Interrupt, Fill):
-    def on_step_end(self, *args, **kwargs):
-        Fill.on_step_end(self, *args, **kwargs)
-        return module.Interrupt.on_step_end(self, *args, **kwargs)
-
-module.Interrupt = Filling
+run.Interrupt = Filling
 try:
-    module.finetune(load_config(sys.argv[1]))
-except module.TrainingError as error:
+    run.finetune(load_config(sys.argv[1]))
+except run.TrainingError as error:
     print("ERROR", error)
 """
 
