@@ -27,6 +27,7 @@ from chatglm3.engine.sequence import Sequence
 from chatglm3.engine.speculation import Speculation
 from chatglm3.errors import InvalidParameterError, PromptTooLongError
 from chatglm3.fused import fuse
+from chatglm3.fused_cuda import fuse as fuse_cuda
 from chatglm3.model import ChatGLMModel
 
 
@@ -128,7 +129,7 @@ class Engine:
             max_entries=longest_prefix + self.max_context,
             speculation=Speculation(speculate, row_cost),
         )
-        fuse(model)
+        (fuse_cuda if device.type == "cuda" else fuse)(model)
         cache = KVCache(config, num_blocks, block_size, dtype, device, int8=int8_cache)
         self.cache_bytes = cache.nbytes
         """Memory that the keys and values take."""

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from chatglm3.adapters import Lora, Prefix, write_prefix
 from chatglm3.attention import AttentionBatch, KVCache
+from chatglm3.engine.graphs import DecodeGraphs
 from chatglm3.engine.sampler import score
 from chatglm3.engine.scheduler import Chunk
 from chatglm3.engine.sequence import Sequence
@@ -42,6 +43,10 @@ class Runner:
         self._slots = _Input((max_batch_tokens,), torch.int64, cache.device)
         self._query_starts = _Input((rows + 1,), torch.int32, cache.device)
         self._context_lens = _Input((rows,), torch.int32, cache.device)
+        self._sent = torch.cuda.Event() if cache.device.type == "cuda" else None
+        self._graphs = DecodeGraphs(self._decode, rows) if DecodeGraphs.wanted(model) else None
+        if self._graphs is not None:
+            self._tables = torch.zeros(block_tables.shape, dtype=torch.int32, device=cache.device)
 
     def run(self, batch: list[Chunk]) -> Tensor | None:
         """Compute the chunks. Returns fp32 logits [rows, vocab] of those that sample, None without any.
@@ -52,7 +57,11 @@ class Runner:
         for sequence, _ in batch:
             if not sequence.prefix_written:
                 self._write_prefix(sequence)
-        hidden = self.model(*self._inputs(batch), self._lora(batch))
+        lora = self._lora(batch)
+        if self._graphs is not None and lora is None and all(_decodes(chunk) for chunk in batch):
+            self._inputs(batch, places=self._graphs.size_for(len(batch)))
+            return self._graphs.run(len(batch))
+        hidden = self.model(*self._inputs(batch), lora)
         ends: list[int] = []
         start = 0
         for chunk in batch:
@@ -67,7 +76,10 @@ class Runner:
             hidden = hidden[torch.tensor(ends, device=hidden.device)]
         return self.model.logits(hidden)
 
-    def _inputs(self, batch: list[Chunk]) -> tuple[Tensor, Tensor, AttentionBatch]:
+    def _inputs(self, batch: list[Chunk], places: int | None = None) -> tuple[Tensor, Tensor, AttentionBatch]:
+        """places: fill the buffers up to so many tokens with such that have no place in the cache."""
+        if self._sent is not None:
+            self._sent.synchronize()  # the copies of the last step may still wait behind its work
         size = self.cache.block_size
         lengths = np.array([length for _, length in batch])
         rows = np.array([sequence.row for sequence, _ in batch])
@@ -93,14 +105,38 @@ class Runner:
 
         self._query_starts.host[: len(batch)] = starts
         self._query_starts.host[len(batch)] = total
+        block_tables = torch.from_numpy(self._block_tables[rows, :width])
+        if places is None:
+            places, sequences = total, len(batch)
+            block_tables = block_tables.to(self.cache.device)
+        else:
+            sequences = places
+            self._query_starts.host[total : places + 1] = np.arange(total, places + 1)
+            self._tables[: len(batch), :width] = block_tables
+            block_tables = self._tables[:places]
         attention = AttentionBatch(
             cache=self.cache,
-            slots=self._slots.fill(blocks * size + entries % size),
-            query_starts=self._query_starts.send(len(batch) + 1),
-            context_lens=self._context_lens.fill(contexts),
-            block_tables=torch.from_numpy(self._block_tables[rows, :width]).to(self.cache.device),
+            slots=self._slots.fill(blocks * size + entries % size, places, padding=-1),
+            query_starts=self._query_starts.send(sequences + 1),
+            context_lens=self._context_lens.fill(contexts, sequences),
+            block_tables=block_tables,
         )
-        return self._tokens.fill(tokens), self._positions.fill(entries - prefixes), attention
+        inputs = self._tokens.fill(tokens, places), self._positions.fill(entries - prefixes, places)
+        if self._sent is not None:
+            self._sent.record()
+        return *inputs, attention
+
+    def _decode(self, places: int) -> Tensor:
+        """Logits [places, vocab] of one token for each of the first `places` rows of the buffers."""
+        attention = AttentionBatch(
+            cache=self.cache,
+            slots=self._slots.device[:places],
+            query_starts=self._query_starts.device[: places + 1],
+            context_lens=self._context_lens.device[:places],
+            block_tables=self._tables[:places],
+        )
+        hidden = self.model(self._tokens.device[:places], self._positions.device[:places], attention)
+        return self.model.logits(hidden)
 
     def _lora(self, batch: list[Chunk]) -> LoraBatch | None:
         adapters = [sequence.adapter for sequence, _ in batch]
@@ -131,22 +167,34 @@ class Runner:
             scores += score(logits, wanted, [top] * len(targets), self._valid_vocab)
 
 
+def _decodes(chunk: Chunk) -> bool:
+    """Whether the chunk is one token whose logits are sampled, and nothing else is wanted of it."""
+    return chunk.length == 1 and chunk.samples and not chunk.sequence.scores_prompt
+
+
 class _Input:
     """A buffer that is filled on the host each step and read on the device; on a CPU both are one memory."""
 
     def __init__(self, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> None:
-        pinned = torch.zeros(shape, dtype=dtype, pin_memory=device.type == "cuda")
-        self.host = pinned.numpy()
-        self._pinned = pinned
-        self._device = pinned if device.type == "cpu" else torch.zeros(shape, dtype=dtype, device=device)
+        on_cuda = device.type == "cuda"
+        on_host = torch.zeros(shape, dtype=dtype, pin_memory=on_cuda)
+        self.host = on_host.numpy()
+        self._on_host = on_host
+        self.device = on_host if device.type == "cpu" else torch.zeros(shape, dtype=dtype, device=device)
+        self._asynchronous = on_cuda
 
-    def fill(self, values: NDArray[np.integer] | list[int]) -> Tensor:
-        """Write values from the beginning on and send them."""
-        self.host[: len(values)] = values
-        return self.send(len(values))
+    def fill(
+        self, values: NDArray[np.integer] | list[int], places: int | None = None, *, padding: int = 0
+    ) -> Tensor:
+        """Write values from the beginning on, then `padding` up to `places`, and send them."""
+        count = len(values)
+        places = count if places is None else places
+        self.host[:count] = values
+        self.host[count:places] = padding
+        return self.send(places)
 
     def send(self, count: int) -> Tensor:
         """The first `count` numbers, on the device. Valid until the next step."""
-        if self._device is not self._pinned:
-            self._device[:count].copy_(self._pinned[:count], non_blocking=True)
-        return self._device[:count]
+        if self.device is not self._on_host:
+            self.device[:count].copy_(self._on_host[:count], non_blocking=self._asynchronous)
+        return self.device[:count]
