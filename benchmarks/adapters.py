@@ -1,106 +1,73 @@
-"""What LoRA adapters cost a step of decoding: `python benchmarks/adapters.py`.
+"""What LoRA adapters cost beside the linears they belong to: `python benchmarks/adapters.py`.
 
-A few layers of the 6B shape with random weights, in bfloat16; each stream has an adapter of its own, or
-shares one. Times are those of one thread's own work on the CPU, and the fastest step of each case counts: so
-that others may use the machine too.
+The four linears of a layer of the 6B shape in bfloat16, with random weights, for 1, 8 and 64 tokens: without
+an adapter, with one for all tokens, with one for every other span, and with 8 adapters for 8 spans. Times are
+those of one thread's own work on the CPU, the least of several, so that others may use the machine too.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Callable
 
 import torch
+from torch import Tensor
 
-from chatglm3.adapters import Lora
-from chatglm3.config import ModelConfig
-from chatglm3.engine import GREEDY, Engine
-from chatglm3.lora import LowRank
-from chatglm3.model import ChatGLMModel
+from chatglm3.lora import Lora, LoraBatch, LowRank
 
-LINEARS = ("qkv", "attention_out", "gate_up", "down")
+SHAPES = {"qkv": (4608, 4096), "attention_out": (4096, 4096), "gate_up": (27392, 4096), "down": (4096, 13696)}
 
 
-def shape(layers: int) -> ModelConfig:
-    return ModelConfig(
-        num_layers=layers,
-        hidden_size=4096,
-        num_heads=32,
-        num_kv_heads=2,
-        head_dim=128,
-        ffn_hidden_size=13696,
-        vocab_size=65024,
-        max_seq_len=8192,
-    )
-
-
-def random_lora(model: ChatGLMModel, rank: int) -> Lora:
+def random_lora(rank: int) -> Lora:
     """Updates of every linear; q, k and v have a part of the joint one each."""
-
-    def update(linear: torch.nn.Linear, parts: int) -> LowRank:
-        a = torch.randn(parts * rank, linear.in_features, dtype=linear.weight.dtype)
-        return LowRank(a, torch.randn(linear.out_features, parts * rank, dtype=a.dtype) / 100)
-
-    return Lora(
-        [
-            {name: update(getattr(layer, name), 3 if name == "qkv" else 1) for name in LINEARS}
-            for layer in model.layers
-        ]
-    )
+    layer = {}
+    for name, (rows, columns) in SHAPES.items():
+        joint = 3 * rank if name == "qkv" else rank
+        a, b = torch.randn(joint, columns), torch.randn(rows, joint)
+        layer[name] = LowRank(a.bfloat16(), b.bfloat16())
+    return Lora([layer])
 
 
-def fastest_step(engine: Engine, choices: list[str | None], tokens: int) -> float:
-    """Seconds of the fastest decoding step with one stream for each choice of an adapter."""
-    for stream, name in enumerate(choices):
-        engine.submit([stream + 1] * 4, GREEDY.replace(max_tokens=tokens, adapter=name))
-    engine.step()
-    seconds = []
-    while engine.stats.running == len(choices):
+def least_ms(work: Callable[[], object], repeats: int) -> float:
+    best = float("inf")
+    for _ in range(repeats):
         start = time.thread_time()
-        engine.step()
-        seconds.append(time.thread_time() - start)
-    while engine.has_work:
-        engine.step()
-    return min(seconds)
+        work()
+        best = min(best, time.thread_time() - start)
+    return 1000 * best
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="What LoRA adapters cost a step of decoding.")
-    parser.add_argument("--layers", type=int, default=2)
+    parser = argparse.ArgumentParser(description="What LoRA adapters cost beside the linears.")
     parser.add_argument("--rank", type=int, default=8)
-    parser.add_argument("--tokens", type=int, default=6, help="steps of each round")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=10)
     args = parser.parse_args()
     torch.set_num_threads(1)
-    with torch.device("meta"):
-        model = ChatGLMModel(shape(args.layers)).to(torch.bfloat16)
-    model.to_empty(device="cpu")
-    for parameter in model.parameters():
-        parameter.normal_(std=0.02)
-    model.rotary.fill(torch.device("cpu"))
-    names = [f"adapter {i}" for i in range(8)]
-    engine = Engine(
-        model,
-        num_blocks=64,
-        adapters={name: random_lora(model, args.rank) for name in names},
-        prefix_caching=False,
-    )
-    cases: dict[str, list[str | None]] = {
-        "1 stream, no adapter": [None],
-        "1 stream, its adapter": [names[0]],
-        "8 streams, no adapter": [None] * 8,
-        "8 streams, one adapter": [names[0]] * 8,
-        "8 streams, half with one": [None, names[0]] * 4,
-        "8 streams, 8 adapters": list(names),
-    }
-    best = dict.fromkeys(cases, float("inf"))
-    for _ in range(args.rounds):
-        for case, choices in cases.items():
-            best[case] = min(best[case], fastest_step(engine, choices, args.tokens))
-    print(f"{args.layers} layers, rank {args.rank}, torch {torch.__version__}")
-    for case, seconds in best.items():
-        without = best["1 stream, no adapter" if case.startswith("1 ") else "8 streams, no adapter"]
-        print(f"{case:26} {1000 * seconds:8.1f} ms  {seconds / without:5.2f} x")
+    weights = {name: torch.randn(shape).bfloat16() for name, shape in SHAPES.items()}
+    loras = [random_lora(args.rank) for _ in range(8)]
+
+    print(f"rank {args.rank}, torch {torch.__version__}")
+    for tokens in (1, 8, 64):
+        measure(tokens, weights, loras, args.repeats)
+
+
+def measure(tokens: int, weights: dict[str, Tensor], loras: list[Lora], repeats: int) -> None:
+    inputs = {name: torch.randn(tokens, columns).bfloat16() for name, (_, columns) in SHAPES.items()}
+    outputs = {name: inputs[name] @ weights[name].t() for name in SHAPES}
+    plain = least_ms(lambda: [inputs[name] @ weights[name].t() for name in SHAPES], repeats)
+    print(f"{tokens:3} tokens: the linears {plain:8.2f} ms")
+    spans = min(tokens, 8)
+    cases: dict[str, list[Lora | None]] = {"one adapter": [loras[0]] * spans}
+    if spans > 1:
+        cases["one for half of them"] = [loras[0], None] * (spans // 2)
+        cases["8 adapters"] = list(loras)
+    for case, owners in cases.items():
+        batch = LoraBatch.build(owners, [tokens // spans] * spans, "cpu")
+        assert batch is not None
+        add = batch.add
+        extra = least_ms(lambda: [add(0, name, inputs[name], outputs[name]) for name in SHAPES], repeats)  # noqa: B023
+        print(f"    {case:20} + {extra:6.2f} ms  {100 * extra / plain:5.1f} %")
 
 
 if __name__ == "__main__":

@@ -62,8 +62,8 @@ class Lora:
 class LoraBatch:
     """Which rows of a step's packed tokens belong to which adapter."""
 
-    def __init__(self, groups: Sequence[tuple[Lora, Tensor | None]]) -> None:
-        """groups: an adapter and its rows [n] (int64); None where all are its own."""
+    def __init__(self, groups: Sequence[tuple[Lora, Tensor | slice]]) -> None:
+        """groups: an adapter and its rows, [n] int64 or consecutive."""
         self._groups = groups
 
     @classmethod
@@ -77,18 +77,19 @@ class LoraBatch:
                 spans.setdefault(lora, []).append(range(end - length, end))
         if not spans:
             return None
-        if len(spans) == 1 and None not in loras:
-            return cls([(lora, None) for lora in spans])
-        rows = {lora: [row for span in own for row in span] for lora, own in spans.items()}
-        return cls([(lora, torch.tensor(own, device=device)) for lora, own in rows.items()])
+        return cls([(lora, _rows(own, device)) for lora, own in spans.items()])
 
     def add(self, layer: int, linear: str, x: Tensor, y: Tensor) -> Tensor:
         """A layer's linear with all updates: its input x [N, in] and output y [N, out], which may change."""
         for lora, rows in self._groups:
             update = lora.layers[layer].get(linear)
-            if update is None:
-                continue
-            if rows is None:
-                return update.apply(x, y)
-            y.index_copy_(0, rows, update.apply(x.index_select(0, rows), y.index_select(0, rows)))
+            if update is not None:
+                y[rows] = update.apply(x[rows], y[rows])
         return y
+
+
+def _rows(spans: Sequence[range], device: torch.device | str) -> Tensor | slice:
+    rows = [row for span in spans for row in span]
+    if rows[-1] - rows[0] < len(rows):  # consecutive: nothing has to be gathered
+        return slice(rows[0], rows[-1] + 1)
+    return torch.tensor(rows, device=device)
