@@ -16,7 +16,8 @@ _PARTS = re.compile(
     r"|(?P<span>(?<!`)(?P<ticks>`+)(?!`).+?(?<!`)(?P=ticks)(?!`))"
     r"|\$\$(?P<dollars>.+?)\$\$|\\\[(?P<brackets>.+?)\\\]|\\\((?P<parens>.+?)\\\)"
     r"|(?<![\\$\w])\$(?=[^\s$])(?P<inline>[^$\n]*?[^\s\\$])\$(?![\d$])"  # Pandoc's rule: $5 and $6 is none
-    r"|(?P<special>(?<!\\)\$|!(?=\[)|:(?=[\w/+-]+[:\[]))",
+    r"|(?P<address>https?://[\w./:?&=#%~+-]+)"
+    r"|(?P<special><|(?<!\\)\$|!(?=\[)|:(?=[\w-]+\[))",
     re.M | re.S,
 )
 _PICTURES = {"image/png", "image/jpeg", "image/gif", "image/webp"}  # and nothing that a browser might run
@@ -25,12 +26,12 @@ _PICTURES = {"image/png", "image/jpeg", "image/gif", "image/webp"}  # and nothin
 def markdown(text: str) -> str:
     r"""Markdown as everybody means it, in Streamlit's dialect.
 
-    Formulas in `\(...\)` and `\[...\]` get dollars. What only Streamlit takes for more than text is escaped:
-    lone dollars, `:red[...]`, `:smile:`; and pictures, which the reader's browser would fetch from anywhere.
+    Formulas in `\(...\)` and `\[...\]` get dollars. HTML is text, and so are what only Streamlit takes for more,
+    lone dollars and `:red[...]`, and pictures, which the reader's browser would fetch from anywhere.
     """
 
     def change(match: re.Match[str]) -> str:
-        if match["fence"] or match["span"]:
+        if match["fence"] or match["span"] or match["address"]:
             return match[0]
         if match["special"]:
             return f"\\{match[0]}"
