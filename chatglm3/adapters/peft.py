@@ -147,7 +147,12 @@ def _lora(
                 "another model, or in a way that is not supported?"
             )
         if match.re is _UPDATE:
-            parts.setdefault(match["module"], {})[match["part"]] = tensor
+            found = parts.setdefault(match["module"], {})
+            if match["part"] in found:
+                raise CheckpointError(
+                    f"{path} holds {name} and {found[match['part']].name}; keep one adapter"
+                )
+            found[match["part"]] = tensor
         else:
             ours = f"{place.module}.{leaf}"
             values = _read(path, tensor, place.shape if leaf == "weight" else place.shape[:1])
@@ -156,6 +161,8 @@ def _lora(
     for module, found in parts.items():
         update = _update(path, module, found, settings, places[module])
         updates.setdefault(places[module].module, []).append(update)
+    if not updates and not replaced:
+        raise CheckpointError(f"{path} holds no tensors; it was not saved as a whole")
     return StoredLora(path, updates, replaced)
 
 
@@ -189,13 +196,13 @@ def _update(
 ) -> Update:
     """The update of one module of the base model, scaled."""
     try:
-        alpha = float(_by_pattern(settings.get("alpha_pattern"), module, settings.get("lora_alpha", 8)))
-        rank = int(_by_pattern(settings.get("rank_pattern"), module, settings.get("r", 8)))
+        alpha = float(_by_pattern(settings.get("alpha_pattern"), module, settings["lora_alpha"]))
+        rank = int(_by_pattern(settings.get("rank_pattern"), module, settings["r"]))
         scaling = alpha / (math.sqrt(rank) if settings.get("use_rslora") else rank)
-    except (ValueError, TypeError, AttributeError, ZeroDivisionError, re.error) as error:
+    except (KeyError, ValueError, TypeError, AttributeError, ZeroDivisionError, re.error) as error:
         raise CheckpointError(
-            f"{path.with_name(CONFIG_FILE)}: rank and alpha of {module} cannot be read ({error}); they are "
-            "numbers, and their patterns map expressions to numbers"
+            f"{path.with_name(CONFIG_FILE)}: rank and alpha of {module} cannot be read ({error}); r and "
+            "lora_alpha are numbers, and their patterns map expressions to numbers"
         ) from None
     rows, columns = place.shape if len(place.shape) == 2 else (place.shape[0], 1)
     shapes: dict[str, tuple[int, ...]]
