@@ -70,3 +70,5 @@ def test_the_load_command(server: LiveServer) -> None:
     assert len([line for line in closed.splitlines() if line.startswith("|")]) == 4  # head, rule, two rows
     opened = run(server, "benchmarks/serving.py", "/v1", "--model", "nano", *options, "--rate", "50")
     assert "open loop" in opened
+    beside = run(server, "benchmarks/serving.py", "/v1", *options, "--peer", f"{server.url}/v1")
+    assert "server / peer: " in beside
