@@ -28,6 +28,8 @@ def load_transcript(path: str | Path) -> list[Message]:
         items = json.loads(Path(path).read_text(encoding="utf-8"))
     except ValueError as error:
         raise InvalidMessageError(f"{path} is not JSON ({error})") from None
+    if isinstance(items, dict):  # what the web page exports: a transcript and more
+        items = items.get("messages")
     if not isinstance(items, list):
         raise InvalidMessageError(f"{path} must hold a list of messages, not {type(items).__name__}")
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import threading
@@ -46,9 +47,15 @@ def model() -> Iterator[LiveServer]:
 
 
 @pytest.fixture(scope="session")
-def script(model: LiveServer) -> Script:
-    """Lets nano say what a test wants; without a line left it speaks for itself."""
+def scripted(model: LiveServer) -> Script:
     return Script(model.glm)
+
+
+@pytest.fixture
+def script(scripted: Script) -> Script:
+    """Lets nano say what a test wants; without a line left it speaks for itself."""
+    scripted.forget()
+    return scripted
 
 
 @tool
@@ -64,15 +71,13 @@ def delete_notes(name: str) -> str:
 
 
 class LivePage:
-    """The page on a real socket, over a server at `url`."""
+    """The page on a real socket."""
 
-    def __init__(self, url: str, folder: Path) -> None:
-        self.api = Api(url)
-        self.tools = Toolbox(get_weather, delete_notes)
-        self.users = Users(Host(self.api, self.tools, own_mcp=True), Store(folder / "web.sqlite"))
+    def __init__(self, users: Users, folder: Path) -> None:
+        self.users = users
         self._bound = bind("127.0.0.1", 0)
         self.url = f"http://127.0.0.1:{self._bound.getsockname()[1]}"
-        self._server = page_server(self.users, folder, accounts={}, only_loopback=True)
+        self._server = page_server(users, folder, accounts={}, only_loopback=True)
         self._thread = threading.Thread(target=self._server.run, args=([self._bound],), daemon=True)
 
     def __enter__(self) -> LivePage:
@@ -84,31 +89,40 @@ class LivePage:
         self._server.should_exit = True
         self._thread.join(timeout=20)
         self.users.close()
-        self.tools.close()
-        self.api.close()
         self._bound.close()
 
 
-@pytest.fixture(scope="session")
-def page_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("page")
+@contextlib.contextmanager
+def page_over(url: str, folder: Path) -> Iterator[LivePage]:
+    """A page that talks to the server at `url`."""
+    with Toolbox(get_weather, delete_notes) as tools, contextlib.closing(Api(url)) as api:
+        users = Users(Host(api, tools, own_mcp=True), Store(folder / "web.sqlite"))
+        with LivePage(users, folder) as page:
+            yield page
 
 
 @pytest.fixture(scope="session")
-def live(model: LiveServer, page_folder: Path) -> Iterator[LivePage]:
-    with LivePage(f"{model.url}/v1", page_folder) as page:
+def live(model: LiveServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LivePage]:
+    with page_over(f"{model.url}/v1", tmp_path_factory.mktemp("page")) as page:
         yield page
+
+
+@contextlib.contextmanager
+def open_chromium() -> Iterator[Browser]:
+    """A headless Chromium of this system."""
+    flags = ["--no-sandbox"] if os.geteuid() == 0 else []
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=flags)
+        yield browser
+        browser.close()
 
 
 @pytest.fixture(scope="session")
 def chromium() -> Iterator[Browser]:
     if CHROMIUM is None:
         pytest.skip("there is no Chromium; on Debian: apt-get install chromium")
-    flags = ["--no-sandbox"] if os.geteuid() == 0 else []
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=flags)
+    with open_chromium() as browser:
         yield browser
-        browser.close()
 
 
 class Tab:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import io
 import json
 import re
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import PIL.Image
 import pytest
 
-from tests.browser.conftest import LivePage, Script, Tab, expect
+from tests.browser.conftest import Script, Tab, expect, page_over
 from tests.server.conftest import LiveServer
 
 SLOWLY = "\n " + "one two three four five six seven eight nine ten " * 12
@@ -297,14 +296,13 @@ def test_closing_the_tab_ends_the_answer(
 
 
 def test_a_server_that_ends_and_comes_back(
-    browse: Callable[..., Tab], live: LivePage, model: LiveServer, tmp_path: Path
+    browse: Callable[..., Tab], script: Script, model: LiveServer, tmp_path: Path
 ) -> None:
     """The page over another server than its own, which is gone in the middle of an answer."""
     from tests.browser.outage import Outage
 
-    with Outage(model.port) as outage, LivePage(f"{outage.url}/v1", tmp_path) as page:
+    with Outage(model.port) as outage, page_over(f"{outage.url}/v1", tmp_path) as page:
         tab = browse(page.url).open()
-        script = Script(model.glm)
         script.say(SLOWLY)
         tab.send("Count")
         expect(tab.answers).to_contain_text("two")
@@ -318,13 +316,3 @@ def test_a_server_that_ends_and_comes_back(
         tab.page.get_by_role("button", name="Retry").last.click()
         expect(tab.page.locator("#chat")).to_contain_text("I am back.")
         expect(tab.page.locator("#chat")).not_to_contain_text("cannot be reached")
-
-
-def test_pages_are_drawn_soon(browse: Callable[..., Tab], script: Script) -> None:
-    """No figure is asserted, since machines differ: docs/web.md has them."""
-    started = time.monotonic()
-    tab = browse().open()
-    assert tab.page.evaluate("performance.getEntriesByType('paint').length") > 0
-    tab.send("Hello!")
-    expect(tab.answers).not_to_be_empty()
-    assert time.monotonic() > started

@@ -31,6 +31,10 @@ class Script:
                 ids.append(self._tokenizer.eos_id)
             self._replies.append(ids)
 
+    def forget(self) -> None:
+        """Forget what has not been said."""
+        self._replies.clear()
+
     def sample(self, logits: Tensor, states: list[SamplingState]) -> list[Sampled]:
         """Like Sampler.sample."""
         chosen = self._sample(logits, states)
