@@ -26,8 +26,8 @@ _PICTURES = {"image/png", "image/jpeg", "image/gif", "image/webp"}  # and nothin
 def markdown(text: str) -> str:
     r"""Markdown as everybody means it, in Streamlit's dialect.
 
-    Formulas in `\(...\)` and `\[...\]` get dollars. These become text: HTML; lone dollars and `:red[...]`, which
-    only Streamlit takes for more; and pictures, which the reader's browser would fetch from anywhere.
+    Formulas in `\(...\)` and `\[...\]` get dollars. These become text: HTML; lone dollars and `:red[...]`,
+    which only Streamlit takes for more; and pictures, which the reader's browser would fetch from anywhere.
     """
 
     def change(match: re.Match[str]) -> str:
