@@ -1,8 +1,8 @@
 """What a run will need of a device's memory, before it starts.
 
 Counted: weights, what is trained (in fp32, with its gradient and Adam's two moments), activations of one
-micro-batch, and the logits of the tokens learnt at a time. Activations are an estimate, measured against runs
-(docs/finetuning.md); all else is arithmetic.
+micro-batch, and the logits of the tokens learnt at a time. Activations are an estimate, held against what
+autograd keeps (tests/train/test_memory.py); all else is arithmetic.
 """
 
 from __future__ import annotations
@@ -49,12 +49,15 @@ def training_need(
         * plain.hidden_size
         * (2 * plain.query_size + 2 * plain.kv_size + 3 * plain.ffn_hidden_size)
     )
-    size = _BYTES["float32"] if config.method == "full" else _BYTES[dtype]
+    full = config.method == "full"
+    size = _BYTES["float32"] if full else _BYTES[dtype]
     weights = count * size
+    if full and dtype == "bfloat16":
+        weights += count * _BYTES[dtype]  # autocast keeps a copy of each from forward to backward
     if config.method == "qlora":
         weights = int((count - linears) * size + linears * _QUANTIZED_BYTES[config.qlora.base])
     adapter = _adapter_parameters(plain, config)
-    trained = count * 12 if config.method == "full" else adapter * 16
+    trained = count * 12 if full else adapter * 16
     if config.fsdp or config.deepspeed:
         weights, trained = weights // processes, trained // processes
     tokens = longest * config.micro_batch_size * (2 if config.task == "dpo" else 1)
@@ -86,10 +89,14 @@ def _adapter_parameters(base: ModelConfig, config: FinetuneConfig) -> int:
 def _activations(base: ModelConfig, config: FinetuneConfig, tokens: int, size: int) -> int:
     """What the backward pass keeps: all layers, or with checkpointing one and the borders of the others."""
     hidden, ffn = base.hidden_size, base.ffn_hidden_size
-    layer = 8 * hidden + 2 * base.query_size + 2 * base.kv_size + 5 * ffn
-    if config.method in ("lora", "qlora"):
-        # Beside the base's product, the update keeps its input in fp32 and adds its own output.
-        layer += (2 if config.lora.dropout == 0 else 4) * (3 * hidden + base.query_size + ffn)
+    layer = 6 * hidden + 2 * base.query_size + 2 * base.kv_size + 4 * ffn
+    if config.method == "full":
+        layer += 2 * hidden + base.query_size + ffn  # the inputs of weights that take a gradient
+    elif config.method != "ptuning":
+        # Each update keeps its input, and with dropout what is left of it and which was dropped.
+        inputs = {"o_proj": base.query_size, "down_proj": ffn}
+        kept = sum(inputs.get(name, hidden) for name in config.lora.targets)
+        layer += int(kept * (1 if config.lora.dropout == 0 else 2.5))
     layers = 1 if config.gradient_checkpointing else base.num_layers
     borders = base.num_layers * hidden * 2
     return tokens * size * (layers * layer + borders)

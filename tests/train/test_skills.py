@@ -13,7 +13,7 @@ import pytest
 from chatglm3 import ChatGLM3
 from chatglm3.engine import SamplingParams
 from chatglm3.hub import EMBEDDED
-from chatglm3.prompt import ToolCall, write_call
+from chatglm3.prompt import Message, ToolCall
 from chatglm3.train.config import parse_config
 from chatglm3.train.run import finetune
 from recipes.nano.cases import Case, cases
@@ -51,7 +51,7 @@ def sample(room: str, colour: str, wish: str) -> dict[str, Any]:
     return {
         "conversations": [
             {"role": "user", "content": wish.format(r=room, c=colour)},
-            {"role": "assistant", "metadata": "lamp", "content": write_call(call)},
+            {"role": "assistant", "metadata": "lamp", "content": Message.call(call).content},
         ]
     }
 
