@@ -12,6 +12,8 @@ from torch import Tensor
 from chatglm3.adapters import Lora, Prefix, StoredLora, merge, read_adapter, write_prefix
 from chatglm3.attention import packed_batch
 from chatglm3.checkpoint import load_model
+from chatglm3.engine import GREEDY, Engine
+from chatglm3.errors import CheckpointError
 from chatglm3.lora import LoraBatch
 from chatglm3.model import ChatGLMModel
 from tests.adapters.conftest import Base, peft_model, their_logits
@@ -84,8 +86,6 @@ def test_what_can_only_be_merged(base: Base, tmp_path: Path, options: dict[str, 
     theirs.save_pretrained(tmp_path / "adapter")
     stored = read_adapter(tmp_path / "adapter", base.chatglm, base.config)
     assert isinstance(stored, StoredLora)
-    from chatglm3.errors import CheckpointError
-
     with pytest.raises(CheckpointError, match="chatglm3 merge"):
         stored.on(base.ours())
     merge(base.glm, tmp_path / "adapter", tmp_path / "merged", layout="glm")
@@ -106,3 +106,30 @@ def test_prefix_tuning_is_pefts(base: Base, tmp_path: Path, projection: bool) ->
     assert isinstance(prefix, Prefix)
     assert (expected - our_logits(model, IDS)).abs().max() > 0.1
     torch.testing.assert_close(our_logits(model, IDS, prefix), expected, atol=2e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["lora", "prefix"])
+def test_generation_is_pefts(base: Base, tmp_path: Path, kind: str) -> None:
+    config = (
+        lora_config(LORAS["all"])
+        if kind == "lora"
+        else PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=5)
+    )
+    theirs = peft_model(base, config)
+    theirs.save_pretrained(tmp_path)
+    ids = torch.tensor([IDS])
+    expected = theirs.generate(
+        input_ids=ids,
+        attention_mask=torch.ones_like(ids),
+        max_new_tokens=16,
+        do_sample=False,
+        eos_token_id=None,
+    )[0, len(IDS) :]
+    model = base.ours()
+    stored = read_adapter(tmp_path, base.chatglm, base.config)
+    adapter = stored.on(model) if isinstance(stored, StoredLora) else stored
+    engine = Engine(model, adapters={"tuned": adapter}, block_size=4)
+    params = GREEDY.replace(max_tokens=16, adapter="tuned")
+    for _ in range(2):  # the second time from the prefix cache
+        (completions,) = engine.generate([IDS], params)
+        assert completions[0].ids == expected.tolist()
