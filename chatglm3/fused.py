@@ -1,8 +1,8 @@
 """The whole network as one native call a step, for models on a CPU.
 
 `fuse` gathers where a model's weights lie; its forward pass then goes through `kernels/src/network.cpp`,
-which computes what `model.py` says, in float32 between the weights. What the native code does not know (LayerNorm,
-weights of a published per-row scheme, adapters, other devices) runs through `model.py` as before.
+which computes what `model.py` says, in float32 between the weights. What the native code does not know
+(LayerNorm, weights of a published per-row scheme, adapters, other devices) runs through `model.py` as before.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from chatglm3.kernels.structures import (
     BFLOAT16,
     FLOAT16,
     FLOAT32,
+    INT8,
     Batch,
     Cache,
     LayerWeights,
@@ -76,12 +77,7 @@ class FusedNetwork:
 
     def takes(self, cache: KVCache) -> bool:
         """Whether the native code reads and writes such a cache."""
-        return (
-            type(cache) is KVCache
-            and cache.device.type == "cpu"
-            and cache.dtype in _FORMATS
-            and not cache.int8
-        )
+        return type(cache) is KVCache and cache.device.type == "cpu" and cache.dtype in _FORMATS
 
     def forward(self, embedded: Tensor, positions: Tensor, batch: AttentionBatch) -> Tensor:
         """Embeddings [N, H] to hidden states [N, H], float32, after the final norm."""
@@ -161,13 +157,15 @@ class FusedNetwork:
                 keys=pointers(*(keys.data_ptr() for keys in cache.keys)),
                 values=pointers(*(values.data_ptr() for values in cache.values)),
                 block_size=cache.block_size,
-                format=_FORMATS[cache.dtype],
+                format=INT8 if cache.int8 else _FORMATS[cache.dtype],
             )
         return known
 
 
 def _fits(model: ChatGLMModel) -> bool:
     """Whether the native code computes all that this model consists of."""
+    if type(model) is not ChatGLMModel:
+        return False  # whose forward pass may be another
     config = model.config
     if config.norm != "rmsnorm" or config.residual_after_norm or model.device.type != "cpu":
         return False

@@ -33,7 +33,7 @@ def test_weights_and_cache_are_what_the_model_holds(format: str) -> None:
 
 
 def test_packing_for_the_cpu_is_counted() -> None:
-    config = tiny_config()
+    config = tiny_config(vocab_size=321)  # native kernels fill up to 16 rows, PyTorch's add zero points
     plain, packed = (memory_need(config, "int4", device, 1).weights for device in ("cuda", "cpu"))
     assert packed > plain
 

@@ -66,14 +66,20 @@ def load_model(
             model.set_submodule(name, module)
         else:
             for leaf in leaves:
-                # Parts of a quantized weight are buffers and keep their dtype.
+                # Parts of a quantized weight are buffers and keep their dtype. They stay in the file until
+                # they are packed; of an embedding, only the rows that are looked up are ever read.
                 is_parameter = isinstance(getattr(module, leaf), nn.Parameter)
-                tensor = checkpoint.read(f"{name}.{leaf}", device, dtype if is_parameter else None)
-                setattr(module, leaf, nn.Parameter(tensor, requires_grad=False) if is_parameter else tensor)
+                if is_parameter:
+                    tensor = checkpoint.read(f"{name}.{leaf}", device, dtype)
+                    setattr(module, leaf, nn.Parameter(tensor, requires_grad=False))
+                else:
+                    setattr(module, leaf, checkpoint.map(f"{name}.{leaf}").to(device))
         if isinstance(module, QuantLinear):
             module.prepare()
-            _return_freed_memory()
+            if to_scheme is not None:
+                _return_freed_memory()
     model.rotary.to(device)
+    _return_freed_memory()
     if scheme is not None:
         model.config = replace(config, quantization=scheme.to_dict())
     return model
@@ -139,6 +145,12 @@ class Checkpoint:
         """(our name, its first row as it is stored), without reading the rest of any tensor."""
         for name in self._expected:
             yield name, self._stored[self._table.parts(name)[0].name].read_first_row()
+
+    def map(self, name: str) -> Tensor:
+        """Our tensor `name` as it is stored, in the file's own memory where it is in one piece there."""
+        parts = self._table.parts(name)
+        tensor = self._stored[parts[0].name].map() if len(parts) == 1 else self.read(name)
+        return tensor if len(parts) > 1 else self._table.in_our_order(name, tensor)
 
     def __iter__(self) -> Iterator[tuple[str, Tensor]]:
         for name in self._expected:

@@ -1,13 +1,16 @@
 """Weights in a checkpoint folder: which files, which tensors, and reading one of them at a time.
 
-A tensor is read through a memory map that is opened for it alone and closed after it. Mapped pages count as
-resident memory, so a shard that stayed mapped would add its whole size to the peak.
+A tensor is read through a memory map of its own, which is closed after it. Mapped pages count as resident
+memory, so a shard that stayed mapped would add its whole size to the peak.
 """
 
 from __future__ import annotations
 
 import json
+import math
+import mmap
 import pickle
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -38,16 +41,30 @@ class StoredTensor:
     name: str
     shape: tuple[int, ...]
     dtype: torch.dtype
+    offset: int | None = None
+    """Of its first byte in the file; None in a `.bin` file."""
+
+    def map(self) -> Tensor:
+        """The tensor in the file itself: what is not looked at is not read; what is written stays here."""
+        count = math.prod(self.shape)
+        if self.offset is None or count == 0:
+            return self._map()
+        with _errors_name(self.path), self.path.open("rb") as file:
+            start = self.offset // mmap.ALLOCATIONGRANULARITY * mmap.ALLOCATIONGRANULARITY
+            length = self.offset - start + count * self.dtype.itemsize
+            pages = mmap.mmap(file.fileno(), length, access=mmap.ACCESS_COPY, offset=start)
+            flat = torch.frombuffer(pages, dtype=self.dtype, count=count, offset=self.offset - start)
+        return flat.view(self.shape)
 
     def read_into(self, target: Tensor) -> None:
         """Copy to `target`, which has the same shape and any dtype and device."""
         if not self.shape:
-            target.copy_(self._map())
+            target.copy_(self.map())
             return
         step = max(1, _CHUNK_BYTES // max(1, target[:1].numel() * self.dtype.itemsize))
         for start in range(0, self.shape[0], step):
             rows = slice(start, start + step)
-            target[rows].copy_(self._map()[rows])
+            target[rows].copy_(self.map()[rows])
 
     def read(self) -> Tensor:
         """The tensor as it is stored, in memory of its own."""
@@ -133,14 +150,27 @@ def tensors_in(path: Path) -> Iterator[StoredTensor]:
         if path.suffix == ".safetensors":
             with safe_open(path, "pt") as file:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, mapped, not read
+            offsets = _offsets(path)
         else:
-            tensors = _load_pickle(path)
+            tensors, offsets = _load_pickle(path), {}
     for name, tensor in tensors.items():
         if not isinstance(name, str) or not isinstance(tensor, Tensor):
             raise CheckpointError(
                 f"{path} holds {type(tensor).__name__} {name!r} where a tensor belongs; {_AGAIN}"
             )
-        yield StoredTensor(path, name, tuple(tensor.shape), tensor.dtype)
+        yield StoredTensor(path, name, tuple(tensor.shape), tensor.dtype, offsets.get(name))
+
+
+def _offsets(path: Path) -> dict[str, int]:
+    """Where each tensor of a safetensors file begins. The file has been opened by its own library before."""
+    with path.open("rb") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        header = json.loads(file.read(length))
+    return {
+        name: 8 + length + entry["data_offsets"][0]
+        for name, entry in header.items()
+        if name != "__metadata__"
+    }
 
 
 def _load_pickle(path: Path) -> dict[str, Tensor]:
@@ -182,6 +212,6 @@ def _errors_name(path: Path) -> Iterator[None]:
         ) from None
     except SafetensorError as error:
         raise CheckpointError(f"{path} is truncated or damaged ({error}); {_AGAIN}") from None
-    except (RuntimeError, EOFError, OSError) as error:
+    except (RuntimeError, ValueError, EOFError, OSError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(f"{path} cannot be read ({reason}); {_AGAIN}") from None

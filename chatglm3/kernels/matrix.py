@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import mmap
 import threading
 
 import torch
@@ -11,6 +13,9 @@ from chatglm3.kernels.library import Native
 from chatglm3.kernels.structures import BFLOAT16, INT4, INT8, LANES, Matrix
 
 _FORMATS = {4: INT4, 8: INT8}
+
+_LARGE = 4 << 20
+"""Bytes from which on memory is asked for in pages of 2 MiB."""
 
 
 class PackedMatrix:
@@ -29,7 +34,7 @@ class PackedMatrix:
         self.native = native
         self._plain_shapes = qweight.shape, scales.shape
         self._plain_dtype = qweight.dtype
-        self.weight = torch.empty(blocks * LANES * qweight.shape[1], dtype=torch.uint8)
+        self.weight = _empty(blocks * LANES * qweight.shape[1] * qweight.itemsize)
         self.scales = torch.empty(blocks, groups, LANES, dtype=torch.bfloat16)
         self.matrix = Matrix(
             weight=self.weight.data_ptr(),
@@ -77,6 +82,16 @@ class PackedMatrix:
     def __deepcopy__(self, memo: object) -> PackedMatrix:
         """Itself: nothing changes it."""
         return self
+
+
+def _empty(size: int) -> Tensor:
+    """Bytes in large pages where the system has them: fewer faults in packing, fewer misses in reading."""
+    if size < _LARGE or not hasattr(mmap, "MADV_HUGEPAGE"):
+        return torch.empty(size, dtype=torch.uint8)
+    pages = mmap.mmap(-1, size)
+    with contextlib.suppress(OSError):  # a kernel without them
+        pages.madvise(mmap.MADV_HUGEPAGE)
+    return torch.frombuffer(pages, dtype=torch.uint8)
 
 
 def packed_bytes(qweight: Tensor, scales: Tensor) -> int:

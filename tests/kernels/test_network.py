@@ -26,16 +26,18 @@ ONE_GROUP = {"num_heads": 16, "num_kv_heads": 1, "head_dim": 8}
 class Steps:
     """One batch after another over a cache, the same for every way to compute."""
 
-    def __init__(self, model: ChatGLMModel, dtype: torch.dtype, contexts: list[int], seed: int) -> None:
+    def __init__(
+        self, model: ChatGLMModel, dtype: torch.dtype, contexts: list[int], seed: int, int8: bool = False
+    ) -> None:
         generator = torch.Generator().manual_seed(seed)
         counts = [-(-context // BLOCK_SIZE) for context in contexts]
         blocks = list(range(sum(counts) + 1))
         random.Random(seed).shuffle(blocks)
         self.model = model
         self.tables = [[blocks.pop() for _ in range(count)] for count in counts]
-        self.cache = KVCache(model.config, sum(counts) + 1, BLOCK_SIZE, dtype)
+        self.cache = KVCache(model.config, sum(counts) + 1, BLOCK_SIZE, dtype, int8=int8)
         for tensor in (*self.cache.keys, *self.cache.values):
-            tensor.fill_(torch.nan)  # what belongs to no sequence must not be read
+            tensor.view(torch.uint8).fill_(255)  # nan: what belongs to no sequence must not be read
         self.tokens = torch.randint(model.config.vocab_size, (max(contexts),), generator=generator)
 
     def run(self, query_lens: list[int], contexts: list[int]) -> Tensor:
@@ -55,19 +57,26 @@ def pair(native: Native, model: ChatGLMModel) -> tuple[ChatGLMModel, ChatGLMMode
 
 
 def compare(
-    models: tuple[ChatGLMModel, ChatGLMModel], steps: list[Any], dtype: torch.dtype, seed: int = 0
+    models: tuple[ChatGLMModel, ChatGLMModel],
+    steps: list[Any],
+    dtype: torch.dtype,
+    *,
+    seed: int = 0,
+    int8: bool = False,
 ) -> float:
     """Largest difference of hidden states over the steps, relative to their size; the caches agree as well."""
     contexts = [max(values) for values in zip(*(contexts for _, contexts in steps))]
-    runs = [Steps(model, dtype, contexts, seed) for model in models]
+    runs = [Steps(model, dtype, contexts, seed, int8) for model in models]
     worst = 0.0
     for query_lens, seen in steps:
         expected, found = (run.run(query_lens, seen).float() for run in runs)
         assert found.dtype == torch.float32
+        assert found.isfinite().all()
         worst = max(worst, float((expected - found).abs().max() / expected.abs().max()))
     for kind in ("keys", "values"):
         for expected, found in zip(getattr(runs[0].cache, kind), getattr(runs[1].cache, kind)):
-            assert torch.equal(expected.isnan(), found.isnan())
+            untouched = [(tensor.view(torch.uint8) == 255).all(-1) for tensor in (expected, found)]
+            assert torch.equal(*untouched)
     return worst
 
 
@@ -94,6 +103,13 @@ def test_prompts_chunks_and_decoding_in_one_batch(
     assert difference < {torch.bfloat16: 0.1, torch.float16: 0.01}[dtype]
 
 
+@pytest.mark.parametrize("sizes", [{}, ODD, ONE_GROUP], ids=["tiny", "odd sizes", "one group"])
+def test_a_cache_in_8_bits(native: Native, sizes: dict[str, int]) -> None:
+    """Codes that differ by one where a quotient lies at .5 are all that may differ."""
+    models = pair(native, tiny_model(tiny_config(**sizes)))
+    assert compare(models, MIXED, torch.float32, int8=True) < 0.01
+
+
 @pytest.mark.parametrize("tokens", range(1, 21))
 def test_every_number_of_tokens(native: Native, tokens: int) -> None:
     models = pair(native, tiny_model())
@@ -117,7 +133,7 @@ def test_random_batches(native: Native, seed: int) -> None:
         query_lens = [rng.choice([1, rng.randint(1, 30)]) for _ in contexts]
         contexts = [context + length for context, length in zip(contexts, query_lens)]
         steps.append((query_lens, contexts))
-    assert compare(pair(native, tiny_model(seed=seed)), steps, torch.float32, seed) < 1e-5
+    assert compare(pair(native, tiny_model(seed=seed)), steps, torch.float32, seed=seed) < 1e-5
 
 
 @pytest.mark.parametrize("sizes", [{}, ODD], ids=["tiny", "odd sizes"])

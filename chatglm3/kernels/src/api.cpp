@@ -20,6 +20,26 @@ namespace {
 
 uint32_t flip_of(const Matrix& m) { return m.format == kInt8 ? 0x80808080u : 0u; }
 
+// Scales of a block's rows [rows, groups] to [groups, 16].
+void pack_scales(const Kernels& kernels, const uint16_t* scales, int64_t rows, int64_t groups, uint16_t* packed) {
+    const int64_t pairs = rows == kLanes ? groups / 2 : 0;
+    std::vector<uint32_t> words(static_cast<size_t>(pairs * kLanes));  // two groups of a row in a word
+    kernels.interleave(reinterpret_cast<const uint8_t*>(scales), groups * 2, pairs, 0,
+                       reinterpret_cast<uint8_t*>(words.data()));
+    for (int64_t pair = 0; pair < pairs; ++pair) {
+        for (int64_t lane = 0; lane < kLanes; ++lane) {
+            const uint32_t word = words[static_cast<size_t>(pair * kLanes + lane)];
+            packed[2 * pair * kLanes + lane] = static_cast<uint16_t>(word);
+            packed[(2 * pair + 1) * kLanes + lane] = static_cast<uint16_t>(word >> 16);
+        }
+    }
+    for (int64_t group = 2 * pairs; group < groups; ++group) {
+        for (int64_t lane = 0; lane < kLanes; ++lane) {
+            packed[group * kLanes + lane] = lane < rows ? scales[lane * groups + group] : uint16_t{0};
+        }
+    }
+}
+
 double seconds_since(std::chrono::steady_clock::time_point start) {
     return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
@@ -77,12 +97,7 @@ EXPORT void chatglm3_pack(const Kernels* kernels, const Matrix* to, const uint8_
                 source = padded.data();
             }
             kernels->interleave(source, row_bytes, row_bytes / 4, flip_of(m), packed + block * block_bytes);
-            for (int64_t group = 0; group < groups; ++group) {
-                uint16_t* target = packed_scales + (block * groups + group) * kLanes;
-                for (int64_t lane = 0; lane < kLanes; ++lane) {
-                    target[lane] = lane < rows ? scales[(row + lane) * groups + group] : uint16_t{0};
-                }
-            }
+            pack_scales(*kernels, scales + row * groups, rows, groups, packed_scales + block * groups * kLanes);
         }
     });
 }

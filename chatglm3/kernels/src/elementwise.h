@@ -80,8 +80,18 @@ void widen(const void* x, int32_t format, int64_t count, float* out) {
         std::memcpy(out, x, static_cast<size_t>(count) * sizeof(float));
         return;
     }
-    const auto* halves = static_cast<const uint16_t*>(x);
     int64_t i = 0;
+    if (format == kInt8) {
+        const auto* codes = static_cast<const int8_t*>(x);
+        float scale;
+        std::memcpy(&scale, codes + count, sizeof scale);
+        for (; i < count; i += kLanes) {
+            const auto left = static_cast<int>(std::min<int64_t>(kLanes, count - i));
+            store_first(out + i, load_int8(codes + i, left) * broadcast(scale), left);
+        }
+        return;
+    }
+    const auto* halves = static_cast<const uint16_t*>(x);
     for (; i + kLanes <= count; i += kLanes) {
         store(out + i, format == kBfloat16 ? load_bf16(halves + i) : load_fp16(halves + i));
     }
@@ -96,6 +106,23 @@ void narrow(const float* x, int32_t format, int64_t count, void* out) {
         std::memcpy(out, x, static_cast<size_t>(count) * sizeof(float));
         return;
     }
+    if (format == kInt8) {
+        F16 high = zero();
+        const auto lanes = [&](int64_t i) {
+            return load_first(x + i, static_cast<int>(std::min<int64_t>(kLanes, count - i)));
+        };
+        for (int64_t i = 0; i < count; i += kLanes) high = max(high, abs(lanes(i)));
+        const float scale = largest(high) / 127.0f;
+        const F16 inverse = broadcast(scale == 0.0f ? 0.0f : 1.0f / scale);
+        auto* codes = static_cast<int8_t*>(out);
+        for (int64_t i = 0; i < count; i += kLanes) {
+            int8_t sixteen[kLanes];
+            store_int8(sixteen, round(min(lanes(i) * inverse, broadcast(127.0f))), false);
+            std::memcpy(codes + i, sixteen, static_cast<size_t>(std::min<int64_t>(kLanes, count - i)));
+        }
+        std::memcpy(codes + count, &scale, sizeof scale);
+        return;
+    }
     auto* halves = static_cast<uint16_t*>(out);
     for (int64_t i = 0; i < count; ++i) {
         halves[i] = format == kBfloat16 ? to_bf16(x[i]) : static_cast<uint16_t>(_cvtss_sh(x[i], 0));
@@ -103,16 +130,20 @@ void narrow(const float* x, int32_t format, int64_t count, void* out) {
 }
 
 void interleave(const uint8_t* plain, int64_t row_stride, int64_t words, uint32_t flip, uint8_t* packed) {
-    constexpr int64_t kWords = 16;  // a cache line of each row at a time
-    for (int64_t start = 0; start < words; start += kWords) {
-        const int64_t count = std::min(kWords, words - start);
-        uint32_t tile[kWords][kLanes];
-        for (int64_t row = 0; row < kLanes; ++row) {
-            uint32_t line[kWords] = {};
-            std::memcpy(line, plain + row * row_stride + start * 4, static_cast<size_t>(count) * 4);
-            for (int64_t word = 0; word < kWords; ++word) tile[word][row] = line[word] ^ flip;
-        }
-        std::memcpy(packed + start * kLanes * 4, tile, static_cast<size_t>(count * kLanes) * 4);
+    for (int64_t start = 0; start < words; start += kLanes) {
+        const int64_t count = std::min<int64_t>(kLanes, words - start);
+        I16 rows[kLanes];
+        unroll<kLanes>([&](auto row) INLINE {
+            const uint8_t* source = plain + row * row_stride + start * 4;
+            uint8_t line[64];
+            if (count < kLanes) {
+                std::memcpy(line, source, static_cast<size_t>(count) * 4);
+                source = line;
+            }
+            rows[row] = exclusive_or(load_bytes(source), flip);
+        });
+        transpose(rows);
+        for (int64_t word = 0; word < count; ++word) store_bytes(packed + (start + word) * 64, rows[word]);
     }
 }
 

@@ -90,6 +90,7 @@ struct Kernels {
     void (*swiglu)(const float* gate, const float* up, int64_t count, float* out);
     // The first `rotary` values of a head, turned in pairs: x * cos + swapped(x) * sin.
     void (*rotate)(float* x, const float* cos, const float* sin, int64_t rotary);
+    // A vector of the cache to floats and back; of kInt8 it is `count` codes and behind them their float scale.
     void (*widen)(const void* x, int32_t format, int64_t count, float* out);
     void (*narrow)(const float* x, int32_t format, int64_t count, void* out);
     // The state of one part; of two parts, into the first; and from a state to the task's `out`.

@@ -18,7 +18,11 @@ constexpr int64_t kPartEntries = 512;
 constexpr int64_t kSmallAttention = 64 << 10;
 static_assert(kPartEntries % kAttentionTile == 0);
 
-int64_t bytes_of(int32_t format) { return format == kFloat32 ? 4 : 2; }
+// Bytes of one head's key or value in the cache.
+int64_t vector_bytes(const NetworkWeights& n, const Cache& cache) {
+    if (cache.format == kInt8) return n.head_dim + static_cast<int64_t>(sizeof(float));
+    return n.head_dim * (cache.format == kFloat32 ? 4 : 2);
+}
 
 // Rotates queries and keys of one token and stores its keys and values.
 void rotate_and_store(const Kernels& kernels, const NetworkWeights& n, const Cache& cache, const Batch& batch,
@@ -28,11 +32,14 @@ void rotate_and_store(const Kernels& kernels, const NetworkWeights& n, const Cac
     for (int64_t head = 0; head < n.heads + n.kv_heads; ++head) {
         kernels.rotate(qkv + head * n.head_dim, cos, sin, n.rotary);
     }
-    const int64_t width = n.kv_heads * n.head_dim;
-    const int64_t offset = batch.slots[token] * width * bytes_of(cache.format);
+    const int64_t bytes = vector_bytes(n, cache), offset = batch.slots[token] * n.kv_heads * bytes;
     const float* keys = qkv + n.heads * n.head_dim;
-    kernels.narrow(keys, cache.format, width, static_cast<char*>(cache.keys[layer]) + offset);
-    kernels.narrow(keys + width, cache.format, width, static_cast<char*>(cache.values[layer]) + offset);
+    const float* values = keys + n.kv_heads * n.head_dim;
+    for (int64_t head = 0; head < n.kv_heads; ++head) {
+        const int64_t from = head * n.head_dim, to = offset + head * bytes;
+        kernels.narrow(keys + from, cache.format, n.head_dim, static_cast<char*>(cache.keys[layer]) + to);
+        kernels.narrow(values + from, cache.format, n.head_dim, static_cast<char*>(cache.values[layer]) + to);
+    }
 }
 
 // The attention of one layer as tasks: tiles of rows, for each sequence and key/value head.
@@ -40,6 +47,7 @@ std::vector<AttentionTask> plan(const NetworkWeights& n, const Cache& cache, con
                                 float* qkv) {
     const int64_t group = n.heads / n.kv_heads;
     const int64_t stride = (n.heads + 2 * n.kv_heads) * n.head_dim;
+    const int64_t bytes = vector_bytes(n, cache);
     std::vector<AttentionTask> tasks;
     for (int64_t s = 0; s < batch.sequences; ++s) {
         const int64_t start = batch.query_starts[s], queries = batch.query_starts[s + 1] - start;
@@ -48,10 +56,10 @@ std::vector<AttentionTask> plan(const NetworkWeights& n, const Cache& cache, con
                 AttentionTask task{};
                 task.q = task.out = qkv + start * stride + kv * group * n.head_dim;
                 task.q_stride = stride;
-                const int64_t offset = kv * n.head_dim * bytes_of(cache.format);
+                const int64_t offset = kv * bytes;
                 task.keys = static_cast<const char*>(cache.keys[layer]) + offset;
                 task.values = static_cast<const char*>(cache.values[layer]) + offset;
-                task.entry_stride = n.kv_heads * n.head_dim * bytes_of(cache.format);
+                task.entry_stride = n.kv_heads * bytes;
                 task.blocks = batch.block_tables + s * batch.table_stride;
                 task.format = cache.format;
                 task.block_size = static_cast<int32_t>(cache.block_size);

@@ -23,7 +23,8 @@ struct NetworkWeights {
     float norm_eps;
 };
 
-// The paged cache: keys[layer] [slots, kv_heads, head_dim], values likewise.
+// The paged cache: keys[layer] [slots, kv_heads, head_dim], values likewise; format kFloat32, kBfloat16, kFloat16, or
+// kInt8 with a float scale behind each head's codes.
 struct Cache {
     void* const* keys;
     void* const* values;

@@ -94,6 +94,13 @@ inline void store_int8(int8_t* p, F16 a, bool even_first) {
     _mm_storeu_si128(reinterpret_cast<__m128i*>(p), bytes);
 }
 
+inline F16 load_int8(const int8_t* p, int n) {
+    int8_t bytes[16] = {};
+    for (int i = 0; i < n; ++i) bytes[i] = p[i];
+    const __m128i x = _mm_loadu_si128(reinterpret_cast<const __m128i*>(bytes));
+    return {_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(x)), _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_srli_si128(x, 8)))};
+}
+
 inline I16 broadcast_int(int32_t x) { return {_mm256_set1_epi32(x), _mm256_set1_epi32(x)}; }
 inline I16 load_bytes(const void* p) {
     const auto* halves = static_cast<const __m256i*>(p);
@@ -103,6 +110,19 @@ inline void store_bytes(void* p, I16 a) {
     auto* halves = static_cast<__m256i*>(p);
     _mm256_storeu_si256(halves, a.lo);
     _mm256_storeu_si256(halves + 1, a.hi);
+}
+inline void transpose(I16 (&rows)[16]) {
+    uint32_t words[16][16];
+    for (int i = 0; i < 16; ++i) store_bytes(words[i], rows[i]);
+    for (int i = 0; i < 16; ++i) {
+        uint32_t column[16];
+        for (int j = 0; j < 16; ++j) column[j] = words[j][i];
+        rows[i] = load_bytes(column);
+    }
+}
+inline I16 exclusive_or(I16 a, uint32_t b) {
+    const __m256i mask = _mm256_set1_epi32(static_cast<int32_t>(b));
+    return {_mm256_xor_si256(a.lo, mask), _mm256_xor_si256(a.hi, mask)};
 }
 inline F16 to_float(I16 a) { return {_mm256_cvtepi32_ps(a.lo), _mm256_cvtepi32_ps(a.hi)}; }
 inline I16 low_nibbles(I16 a) {

@@ -6,6 +6,8 @@
 
 #include <cstdint>
 
+#include "unroll.h"
+
 namespace chatglm3 {
 namespace {
 
@@ -70,9 +72,41 @@ inline void store_int8(int8_t* p, F16 a, bool even_first) {
     _mm_storeu_si128(reinterpret_cast<__m128i*>(p), bytes);
 }
 
+// The first n of sixteen signed bytes; the other lanes are 0.
+inline F16 load_int8(const int8_t* p, int n) {
+    return {_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_maskz_loadu_epi8(first(n), p)))};
+}
+
 inline I16 broadcast_int(int32_t x) { return {_mm512_set1_epi32(x)}; }
 inline I16 load_bytes(const void* p) { return {_mm512_loadu_si512(p)}; }
 inline void store_bytes(void* p, I16 a) { _mm512_storeu_si512(p, a.v); }
+// Sixteen rows of sixteen 32-bit words change places with their columns.
+inline void transpose(I16 (&rows)[16]) {
+    __m512i a[16], b[16];
+    unroll<8>([&](auto i) INLINE {  // pairs of rows, word by word
+        a[2 * i] = _mm512_unpacklo_epi32(rows[2 * i].v, rows[2 * i + 1].v);
+        a[2 * i + 1] = _mm512_unpackhi_epi32(rows[2 * i].v, rows[2 * i + 1].v);
+    });
+    unroll<4>([&](auto i) INLINE {  // fours of rows: b[4 i + j] has word j of each quarter
+        b[4 * i] = _mm512_unpacklo_epi64(a[4 * i], a[4 * i + 2]);
+        b[4 * i + 1] = _mm512_unpackhi_epi64(a[4 * i], a[4 * i + 2]);
+        b[4 * i + 2] = _mm512_unpacklo_epi64(a[4 * i + 1], a[4 * i + 3]);
+        b[4 * i + 3] = _mm512_unpackhi_epi64(a[4 * i + 1], a[4 * i + 3]);
+    });
+    unroll<4>([&](auto j) INLINE {  // and the quarters of the four fours
+        const __m512i even01 = _mm512_shuffle_i32x4(b[j], b[4 + j], 0x88);
+        const __m512i odd01 = _mm512_shuffle_i32x4(b[j], b[4 + j], 0xDD);
+        const __m512i even23 = _mm512_shuffle_i32x4(b[8 + j], b[12 + j], 0x88);
+        const __m512i odd23 = _mm512_shuffle_i32x4(b[8 + j], b[12 + j], 0xDD);
+        rows[j].v = _mm512_shuffle_i32x4(even01, even23, 0x88);
+        rows[4 + j].v = _mm512_shuffle_i32x4(odd01, odd23, 0x88);
+        rows[8 + j].v = _mm512_shuffle_i32x4(even01, even23, 0xDD);
+        rows[12 + j].v = _mm512_shuffle_i32x4(odd01, odd23, 0xDD);
+    });
+}
+inline I16 exclusive_or(I16 a, uint32_t b) {
+    return {_mm512_xor_si512(a.v, _mm512_set1_epi32(static_cast<int32_t>(b)))};
+}
 inline F16 to_float(I16 a) { return {_mm512_cvtepi32_ps(a.v)}; }
 inline I16 low_nibbles(I16 a) { return {_mm512_and_si512(a.v, _mm512_set1_epi8(15))}; }
 inline I16 high_nibbles(I16 a) { return {_mm512_and_si512(_mm512_srli_epi16(a.v, 4), _mm512_set1_epi8(15))}; }
