@@ -105,18 +105,25 @@ class Collator:
 class LengthGrouped(Sampler[int]):
     """A random order in which each batch holds rows of about the same length.
 
-    The rows are shuffled, cut into runs of 50 batches, and sorted within each; then batches are shuffled.
+    The rows are shuffled, cut into runs of 50 batches, and sorted within each; then batches are shuffled. The
+    order depends on seed and epoch only, so that all processes of a run have the same.
     """
 
-    def __init__(self, lengths: Sequence[int], batch_size: int) -> None:
+    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int) -> None:
         self.lengths = np.array(lengths)
         self.batch_size = batch_size
+        self._seed, self._epoch = seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose another order; Trainer does, before each epoch."""
+        self._epoch = epoch
 
     def __len__(self) -> int:
         return len(self.lengths)
 
     def __iter__(self) -> Any:
-        order = torch.randperm(len(self)).numpy()
+        random = torch.Generator().manual_seed(self._seed + self._epoch)
+        order = torch.randperm(len(self), generator=random).numpy()
         run = 50 * self.batch_size
         batches: list[np.ndarray] = []
         for start in range(0, len(order), run):
@@ -126,7 +133,7 @@ class LengthGrouped(Sampler[int]):
         # A short batch stays last: cutting the order into batches must not mix two of them.
         short = [batch for batch in batches if len(batch) < self.batch_size]
         whole = [batch for batch in batches if len(batch) == self.batch_size]
-        for number in torch.randperm(len(whole)).tolist():
+        for number in torch.randperm(len(whole), generator=random).tolist():
             yield from whole[number].tolist()
         for batch in short:
             yield from batch.tolist()

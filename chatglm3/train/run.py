@@ -41,6 +41,7 @@ def finetune(config: FinetuneConfig, console: Console | None = None) -> dict[str
     """
     console = console or Console(stderr=True)
     transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
     arguments = training_arguments(config)
     first = arguments.process_index == 0  # under torchrun, this has begun the process group
     said = console if first else None

@@ -114,7 +114,7 @@ class AnswerTrainer(Guards):
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int] | None:
         rows = train_dataset or self.train_dataset
         if self._group_by_length and isinstance(rows, Rows):
-            return LengthGrouped(rows.lengths, self.args.per_device_train_batch_size)
+            return LengthGrouped(rows.lengths, self.args.per_device_train_batch_size, self.args.seed)
         sampler: Sampler[int] | None = super()._get_train_sampler(train_dataset)
         return sampler
 

@@ -16,8 +16,8 @@ from chatglm3.train.memory import training_need
 from chatglm3.train.methods import prepare_model
 
 BASE = ModelConfig(
-    num_layers=4, hidden_size=256, num_heads=8, num_kv_heads=2, head_dim=32, ffn_hidden_size=856, vocab_size=320,
-    max_seq_len=512,
+    num_layers=4, hidden_size=256, num_heads=8, num_kv_heads=2, head_dim=32, ffn_hidden_size=856,
+    vocab_size=320, max_seq_len=512,
 )  # fmt: skip
 TOKENS = 256
 

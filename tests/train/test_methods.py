@@ -193,12 +193,12 @@ def test_packs_hold_every_sample_once_and_keep_to_the_size() -> None:
 
 def test_batches_of_one_length_hold_every_row_once_in_a_repeatable_order() -> None:
     lengths = [random.Random(2).randrange(1, 1000) for _ in range(403)]
-    sampler = LengthGrouped(lengths, 4)
-    torch.manual_seed(0)
+    sampler = LengthGrouped(lengths, 4, seed=0)
     order = list(sampler)
     assert sorted(order) == list(range(403))
-    torch.manual_seed(0)
-    assert list(sampler) == order
+    assert list(LengthGrouped(lengths, 4, seed=0)) == order
+    sampler.set_epoch(1)
+    assert list(sampler) != order
     spread = [max(lengths[i] for i in order[s : s + 4]) - min(lengths[i] for i in order[s : s + 4])
               for s in range(0, 400, 4)]  # fmt: skip
     assert sum(spread) / len(spread) < 50
