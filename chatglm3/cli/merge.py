@@ -11,7 +11,7 @@ from chatglm3.cli.arguments import size
 EPILOG = """\
 A LoRA is added to the weights it was trained beside; a P-Tuning prefix is put into the same folder, as
 config.json then says. The result is a model like any other, and needs no adapter. It is read and written
-weight by weight, so that a 6B model needs the memory of one file (2 GB).
+weight by weight: 3 GB of memory do for a 6B model.
 
 The layout 'chatglm' is that of the published models, 'glm' that of transformers' GlmForCausalLM, which other
 programs take.
