@@ -130,11 +130,16 @@ class Session:
                 self._interpreter.interrupt()
 
     def approve(self, allowed: bool, *, always: bool = False) -> None:
-        """Decide about the call in `approval`; always: also about later ones of that tool."""
-        if self.approval is not None and allowed and always:
-            self._allowed.add(self.approval.name)
-        if self._run is not None:
-            self._run.decisions.put(allowed)
+        """Decide about the call in `approval`; always: also about later ones of that tool.
+
+        A second decision about the same call (a double click) decides nothing.
+        """
+        call, self.approval = self.approval, None
+        if call is None or self._run is None:
+            return
+        if allowed and always:
+            self._allowed.add(call.name)
+        self._run.decisions.put(allowed)
 
     def upload(self, name: str, data: bytes) -> str:
         """Give the interpreter a file; the model is told with the next question. Raises InterpreterError."""

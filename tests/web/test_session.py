@@ -126,6 +126,20 @@ def test_what_can_change_something_waits_for_the_person(session: Make, script: S
     assert next(decisions, None) is None
 
 
+def test_a_second_click_decides_nothing_about_the_next_call(session: Make, script: Script) -> None:
+    call = "delete_notes\n ```python\ntool_call(name='old')\n```<|observation|>"
+    script.say(call, call, "\n Done.")
+    talk = session("tool")
+    decisions = iter([True, False])
+    for event in talk.ask("Delete", GREEDY):
+        if isinstance(event, ApprovalWanted):
+            talk.approve(next(decisions))
+            talk.approve(True)
+    results = [step.result for step in talk.steps if step.kind == "call"]
+    assert results[0] == "old is gone"
+    assert results[1].startswith("Error: the user does not allow")
+
+
 def test_definitions_of_ones_own_are_answered_by_hand(session: Make, script: Script) -> None:
     script.say("track\n ```python\ntool_call(symbol='A')\n```<|observation|>", "\n It is 5.")
     settings = Settings(temperature=0.0, tools=(), definitions='{"name": "track", "description": "Price"}')
