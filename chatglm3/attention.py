@@ -24,6 +24,7 @@ from torch import Tensor
 
 from chatglm3.config import ModelConfig
 from chatglm3.errors import InvalidParameterError
+from chatglm3.kernels import triton
 
 _SMALL_CONTEXT = 512
 """Below this many entries padding costs less than one more call."""
@@ -196,6 +197,17 @@ def attend(layer: int, q: Tensor, k: Tensor, v: Tensor, batch: AttentionBatch) -
     """
     cache = batch.cache
     cache.write(layer, batch.slots, k, v)
+    if triton.available(q.device) and triton.fits(q.shape[-1]) and not cache.int8:
+        from chatglm3.kernels.triton.attention import attend as attend_on_cuda
+
+        return attend_on_cuda(
+            q,
+            cache.keys[layer],
+            cache.values[layer],
+            query_starts=batch.query_starts,
+            context_lens=batch.context_lens,
+            block_tables=batch.block_tables,
+        )
     pieces = batch.reference_plan
     if len(pieces) == 1 and isinstance(pieces[0], _Padded):  # every sequence decodes
         return _attend_padded(q, *cache.read(layer, pieces[0].entries), pieces[0].mask)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from chatglm3.attention import AttentionBatch, KVCache
-from chatglm3.kernels.triton import available
+from chatglm3.kernels.triton import available, fits
 from chatglm3.model import ChatGLMModel, Layer
 
 
@@ -34,7 +34,7 @@ class CudaNetwork:
     def takes(self, cache: KVCache) -> bool:
         """Whether the kernels read and write such a cache."""
         model = self._model
-        return type(cache) is KVCache and cache.device == model.device and cache.dtype == model.dtype
+        return not cache.int8 and cache.device == model.device and cache.dtype == model.dtype
 
     def forward(self, embedded: Tensor, positions: Tensor, batch: AttentionBatch) -> Tensor:
         """Embeddings [N, H], which are overwritten, to hidden states [N, H] as `ChatGLMModel.forward`.
@@ -82,12 +82,10 @@ class CudaNetwork:
 
 def _fits(model: ChatGLMModel) -> bool:
     """Whether the kernels compute all that this model consists of."""
-    from chatglm3.kernels.triton import attention
-
     config = model.config
     return (
         config.norm == "rmsnorm"
         and not config.residual_after_norm
         and model.dtype in (torch.bfloat16, torch.float16)
-        and attention.fits(config.head_dim)
+        and fits(config.head_dim)
     )

@@ -12,6 +12,10 @@ from hypothesis import settings
 # Tiny tensors are slower on several threads; read when PyTorch is first imported, which no test has done yet.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# Without a GPU Triton's kernels run in its interpreter; read when triton is first imported.
+if not Path("/dev/nvidiactl").exists():
+    os.environ.setdefault("TRITON_INTERPRET", "1")
+
 # What is started in the background of a shell ignores Ctrl-C, and so would all that the tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from chatglm3.attention import KVCache
 from chatglm3.fused_cuda import CudaNetwork
 from chatglm3.model import ChatGLMModel
 
@@ -37,10 +38,14 @@ class DecodeGraphs:
         self._pool: Any = None
 
     @staticmethod
-    def wanted(model: ChatGLMModel) -> bool:
+    def wanted(model: ChatGLMModel, cache: KVCache) -> bool:
         """Whether the model's steps can be captured; `CHATGLM3_CUDA_GRAPHS=off` says that they shall not."""
         fused = model.fused if type(model) is ChatGLMModel else None
-        return isinstance(fused, CudaNetwork) and os.environ.get("CHATGLM3_CUDA_GRAPHS") != "off"
+        return (
+            isinstance(fused, CudaNetwork)
+            and fused.takes(cache)
+            and os.environ.get("CHATGLM3_CUDA_GRAPHS") != "off"
+        )
 
     def size_for(self, sequences: int) -> int:
         """Places of the graph that computes so many sequences."""

@@ -44,7 +44,7 @@ class Runner:
         self._query_starts = _Input((rows + 1,), torch.int32, cache.device)
         self._context_lens = _Input((rows,), torch.int32, cache.device)
         self._sent = torch.cuda.Event() if cache.device.type == "cuda" else None
-        self._graphs = DecodeGraphs(self._decode, rows) if DecodeGraphs.wanted(model) else None
+        self._graphs = DecodeGraphs(self._decode, rows) if DecodeGraphs.wanted(model, cache) else None
         if self._graphs is not None:
             self._tables = torch.zeros(block_tables.shape, dtype=torch.int32, device=cache.device)
 

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from chatglm3.kernels import Native, choose
+from chatglm3.kernels import Native, choose, triton
 from chatglm3.kernels.matrix import PackedMatrix, packed_bytes
 from chatglm3.quant.groupwise import Groupwise, pack_nibbles, unpack_nibbles
 from chatglm3.quant.scheme import PlainTensors, Scheme, row_blocks
@@ -41,6 +41,10 @@ def pack(scheme: Scheme, tensors: PlainTensors, columns: int, dtype: torch.dtype
         device = tensors["qweight"].device.type
         if native := native_kernels(device):
             return PackedMatrix(native, scheme.bits, scheme.group_size, **tensors, columns=columns)
+        if triton.available(tensors["qweight"].device):
+            from chatglm3.kernels.triton.matmul import TritonWeight
+
+            return TritonWeight(scheme.bits, scheme.group_size, **tensors, columns=columns)
         if _fits_int4pack(scheme, tensors, device, dtype):
             return Int4PackCPU(scheme, tensors, columns)
     return None

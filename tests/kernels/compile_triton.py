@@ -70,19 +70,13 @@ def compiled(kernel, capability, warps, stages, floats=(), **constants):
 
 def main(capability):
     kernels = []
-    for config in matmul._vector.configs:
-        for bits in (4, 8):
-            kernels.append(
-                compiled(
-                    matmul._vector.fn, capability, config.num_warps, 1, BITS=bits, GROUP=32, **config.kwargs
-                )
-            )
-    for config, tokens in zip(matmul._tile.configs, (16, 32, 64, 16, 64)):
-        options = {"BITS": 4, "GROUP": 32, "TOKENS": tokens, **config.kwargs}
-        kernels.append(compiled(matmul._tile.fn, capability, config.num_warps, config.num_stages, **options))
+    options = {"GROUP": 32, "ROWS": 64, "WORDS": 32}
+    for bits in (4, 8):
+        kernels.append(compiled(matmul._vector.fn, capability, 8, 1, BITS=bits, **options))
+        kernels.append(compiled(matmul._tile.fn, capability, 4, 4, BITS=bits, TOKENS=16, **options))
     kernels.append(compiled(matmul._dequantize, capability, 4, 3, BITS=4, GROUP=32, ROWS=128, WORDS=16))
     heads = {"KV_HEADS": 2, "GROUP": 16, "GROUP_ROWS": 16, "HEAD_DIM": 128, "ENTRIES": 64}
-    for queries, split in ((1, True), (1, False), (8, False)):
+    for queries, split in ((1, True), (8, False)):
         options = {**heads, "QUERIES": queries, "SPLIT": split}
         floats = ("out",) if split else ()
         kernels.append(compiled(attention._attend, capability, 8 if queries > 1 else 4, 2, floats, **options))

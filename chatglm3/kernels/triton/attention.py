@@ -21,19 +21,23 @@ from torch import Tensor
 _ROWS = 128
 """Most rows (queries x heads of a group) of a program: what tensor cores like for prompts."""
 
+_ENTRIES = 64
+"""Cache entries at a time."""
+
 _MOST_SPLITS = 64
 
 
 @triton.jit
 def _attend(
-    q, q_stride, keys, values, query_starts, context_lens, block_tables, table_stride, out, sums, scale,
+    q, q_stride, keys, values, query_starts, context_lens, block_tables, table_stride, block_size,
+    out, sums, splits, scale,
     KV_HEADS: tl.constexpr, GROUP: tl.constexpr, GROUP_ROWS: tl.constexpr, HEAD_DIM: tl.constexpr,
-    BLOCK_SIZE: tl.constexpr, QUERIES: tl.constexpr, ENTRIES: tl.constexpr, SPLITS: tl.constexpr,
+    QUERIES: tl.constexpr, ENTRIES: tl.constexpr, SPLIT: tl.constexpr,
 ):  # fmt: skip
     """Queries of a sequence against a part of its cache.
 
-    q: rows of q_stride, heads first. out: [tokens, heads, HEAD_DIM], or float32 [tokens, heads, SPLITS,
-    HEAD_DIM] of parts each normalized for itself, with sums [tokens, heads, SPLITS]: the logarithm, to base
+    q: rows of q_stride, heads first. out: [tokens, heads, HEAD_DIM], or float32 [tokens, heads, splits,
+    HEAD_DIM] of parts each normalized for itself, with sums [tokens, heads, splits]: the logarithm, to base
     2, of what a part was divided by; -inf where it saw nothing. scale: of the scores, with log2(e) in it.
     """
     sequence = tl.program_id(1) // KV_HEADS
@@ -59,11 +63,11 @@ def _attend(
     )
 
     visible = context - count + tl.minimum(first_query + QUERIES, count)
-    share = tl.cdiv(tl.cdiv(visible, ENTRIES), SPLITS) * ENTRIES
+    share = tl.cdiv(tl.cdiv(visible, ENTRIES), splits) * ENTRIES
     begin = split * share
     end = tl.minimum(begin + share, visible)
-    place = (token * (KV_HEADS * GROUP) + head) * SPLITS + split
-    if SPLITS > 1 and begin >= end:
+    place = (token * (KV_HEADS * GROUP) + head) * splits + split
+    if SPLIT and begin >= end:
         tl.store(sums + place, tl.full([QUERIES * GROUP_ROWS], float("-inf"), tl.float32), mask=valid)
         return
 
@@ -73,8 +77,8 @@ def _attend(
     for first in range(begin, end, ENTRIES):
         entry = first + tl.arange(0, ENTRIES)
         inside = entry < end
-        block = tl.load(block_tables + sequence * table_stride + entry // BLOCK_SIZE, mask=inside, other=0)
-        slot = block.to(tl.int64) * BLOCK_SIZE + entry % BLOCK_SIZE
+        block = tl.load(block_tables + sequence * table_stride + entry // block_size, mask=inside, other=0)
+        slot = block.to(tl.int64) * block_size + entry % block_size
         memory = (slot * KV_HEADS + kv_head) * HEAD_DIM
         key = tl.load(keys + memory[None, :] + dim[:, None], mask=inside[None, :], other=0)
         scores = tl.dot(wanted, key, input_precision="ieee") * scale
@@ -92,36 +96,31 @@ def _attend(
         peak = new_peak
 
     mixed = mixed / tl.where(total == 0, 1.0, total)[:, None]
-    place = (token * (KV_HEADS * GROUP) + head) * SPLITS + split
+    place = (token * (KV_HEADS * GROUP) + head) * splits + split
     tl.store(
         out + place[:, None] * HEAD_DIM + dim[None, :], mixed.to(out.dtype.element_ty), mask=valid[:, None]
     )
-    if SPLITS > 1:
+    if SPLIT:
         tl.store(sums + place, peak + tl.log2(total), mask=valid)
 
 
 @triton.jit
-def _merge(parts, sums, out, HEAD_DIM: tl.constexpr, SPLITS: tl.constexpr):
-    """The parts [.., SPLITS, HEAD_DIM] of one query and head, weighted by their shares of its softmax."""
+def _merge(parts, sums, out, splits, HEAD_DIM: tl.constexpr, MOST: tl.constexpr):
+    """The parts [.., splits, HEAD_DIM] of one query and head, weighted by their shares of its softmax."""
     place = tl.program_id(0).to(tl.int64)
-    split = tl.arange(0, SPLITS)
+    split = tl.arange(0, MOST)
     dim = tl.arange(0, HEAD_DIM)
-    size = tl.load(sums + place * SPLITS + split)
+    size = tl.load(sums + place * splits + split, mask=split < splits, other=float("-inf"))
     peak = tl.max(size, 0)
     weight = tl.exp2(size - tl.where(peak == float("-inf"), 0.0, peak))
     part = tl.load(
-        parts + (place * SPLITS + split)[:, None] * HEAD_DIM + dim[None, :],
+        parts + (place * splits + split)[:, None] * HEAD_DIM + dim[None, :],
         mask=(weight > 0)[:, None],
         other=0,
     )
     total = tl.sum(weight, 0)
     mixed = tl.sum(part * weight[:, None], 0) / tl.where(total == 0, 1.0, total)
     tl.store(out + place * HEAD_DIM + dim, mixed.to(out.dtype.element_ty))
-
-
-def fits(head_dim: int) -> bool:
-    """Whether the kernel takes heads of this size."""
-    return head_dim >= 16 and head_dim & (head_dim - 1) == 0
 
 
 def attend(
@@ -162,13 +161,13 @@ def attend(
         sums = q.new_empty(tokens, heads, splits, dtype=torch.float32)
     _attend[(tiles, sequences * kv_heads, splits)](
         q, q.stride(0), keys, values, query_starts, context_lens, block_tables, block_tables.stride(0),
-        parts, sums, math.log2(math.e) / math.sqrt(head_dim),
-        KV_HEADS=kv_heads, GROUP=group, GROUP_ROWS=group_rows, HEAD_DIM=head_dim, BLOCK_SIZE=block_size,
-        QUERIES=queries, ENTRIES=64, SPLITS=splits,
+        block_size, parts, sums, splits, math.log2(math.e) / math.sqrt(head_dim),
+        KV_HEADS=kv_heads, GROUP=group, GROUP_ROWS=group_rows, HEAD_DIM=head_dim,
+        QUERIES=queries, ENTRIES=_ENTRIES, SPLIT=splits > 1,
         num_warps=8 if rows >= 128 else 4, num_stages=2,
     )  # fmt: skip
     if splits > 1:
-        _merge[(tokens * heads,)](parts, sums, out, HEAD_DIM=head_dim, SPLITS=splits, num_warps=4)
+        _merge[(tokens * heads,)](parts, sums, out, splits, HEAD_DIM=head_dim, MOST=_MOST_SPLITS, num_warps=4)
     return out
 
 
