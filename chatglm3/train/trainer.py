@@ -121,7 +121,10 @@ class AnswerTrainer(Guards):
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
-        """The mean loss over all learnt tokens of all processes, whatever the batches; and the answers'."""
+        """The mean loss over all learnt tokens, whatever the batches; and what the answers measure.
+
+        Several processes get equally many batches: rows that fill up the last ones count twice.
+        """
         model = self.model_wrapped if self.is_in_train else self.model
         assert model is not None
         training = model.training

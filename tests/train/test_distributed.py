@@ -18,7 +18,7 @@ pytestmark = pytest.mark.timeout(600)  # each process imports PyTorch and transf
 
 
 @pytest.mark.parametrize("kind", ["ddp", "fsdp"])
-@pytest.mark.parametrize("method", ["lora", "full"])
+@pytest.mark.parametrize("method", ["full", pytest.param("lora", marks=pytest.mark.slow)])
 def test_two_processes_give_the_losses_of_one(tmp_path: Path, kind: str, method: str) -> None:
     model = write_tiny_checkpoint(tmp_path / "model")
     alone = config(model, tmp_path, method=method, lora={"dropout": 0}, steps=4, save_every=4)
@@ -26,7 +26,7 @@ def test_two_processes_give_the_losses_of_one(tmp_path: Path, kind: str, method:
     together = alone.model_copy(update={"output": str(tmp_path / "together"), "fsdp": kind == "fsdp"})
     file = tmp_path / "config.yaml"
     file.write_text(yaml.safe_dump(together.model_dump(mode="json")))
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "0"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     done = subprocess.run(
         [*command, "-m", "chatglm3", "finetune", str(file)],
         env={**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"},

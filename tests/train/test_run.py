@@ -25,6 +25,8 @@ from chatglm3.train.run import Interrupted, finetune
 from tests.tiny import tiny_tokenizer, write_tiny_checkpoint
 from tests.train.runs import config, conversations, losses, quiet, write_lines
 
+pytestmark = pytest.mark.timeout(600)
+
 METHODS: dict[str, dict[str, Any]] = {
     "lora": {"lora": {"dropout": 0.1}},  # so that the random state matters
     "projection": {"method": "ptuning", "ptuning": {"length": 4, "projection": True}},
