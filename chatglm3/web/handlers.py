@@ -263,7 +263,8 @@ class Handlers:
             "status": self._status(conversation),
             **self._approval(session),
             **self._observation(session),
-            **self._files(session),
+            # A program under way holds the interpreter, and the list of its files would wait for it.
+            **({} if session.is_running else self._files(session)),
         }
 
     def _chat(self, session: Session) -> tuple[list[dict[str, Any]], list[int]]:

@@ -141,6 +141,7 @@ class Page:
                 show_label=False,
                 file_count="multiple",
                 sources=["upload"],
+                max_plain_text_length=1_000_000,  # longer pastes become files
                 autofocus=True,
                 elem_id="message",
             )

@@ -53,7 +53,6 @@ class Texts:
     output: str
     picture: str
     failed: str
-    stopped: str
     writing: str
     running: str
     asks: str
@@ -127,7 +126,6 @@ EN = Texts(
     output="Output",
     picture="picture",
     failed="error",
-    stopped="stopped",
     writing="writing …",
     running="running …",
     asks="The model wants to run **{name}**, which can change something. Allow it?",
@@ -194,7 +192,6 @@ ZH = Texts(
     output="输出",
     picture="图片",
     failed="出错",
-    stopped="已停止",
     writing="正在编写……",
     running="正在运行……",
     asks="模型想要运行 **{name}**，它可能会改动一些东西。是否允许？",
