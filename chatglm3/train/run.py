@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 from rich.console import Console
+from safetensors import SafetensorError
 from transformers import EarlyStoppingCallback, Trainer, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 from transformers.utils import logging as transformers_logging
@@ -81,7 +82,13 @@ def finetune(config: FinetuneConfig, console: Console | None = None) -> dict[str
         console.print(f"{config.method}: {count:,} numbers are trained", highlight=False)
         trainer.add_callback(ProgressBar(console))
     metrics = _train(trainer, checkpoint)
-    save_result(trainer, config, folder, base)
+    try:
+        save_result(trainer, config, folder, base)
+    except (OSError, SafetensorError) as error:
+        raise TrainingError(
+            f"{output} could not be written ({error}); its checkpoints are whole. Make room, then finish "
+            "with resume=true"
+        ) from error
     return metrics
 
 
