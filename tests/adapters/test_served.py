@@ -151,7 +151,7 @@ def test_in_a_server_of_its_own(folders: Folders, expected: dict[str, str]) -> N
 
 def test_two_models_of_one_name_are_refused(folders: Folders) -> None:
     glm = ChatGLM3.load(folders.tiny, adapter={"tiny": folders.poet})
-    with pytest.raises(InvalidParameterError, match="'tiny' is the model's name and an adapter's"):
+    with pytest.raises(InvalidParameterError, match="'tiny' is the name of two"):
         create_app(glm, Settings(model_names=("tiny",)))
 
 
