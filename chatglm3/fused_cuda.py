@@ -42,6 +42,10 @@ class CudaNetwork:
         A slot below 0 is not written, and a sequence with a context of 0 sees nothing: so a batch can be
         filled up to a size for which there is a CUDA graph.
         """
+        with torch.cuda.device_of(embedded):
+            return self._forward(embedded, positions, batch)
+
+    def _forward(self, embedded: Tensor, positions: Tensor, batch: AttentionBatch) -> Tensor:
         model, cache, kernels = self._model, batch.cache, self._kernels
         eps, head_dim = model.config.norm_eps, model.config.head_dim
         hidden, update = embedded, None

@@ -21,6 +21,7 @@ from chatglm3.checkpoint import load_model, load_prefix
 from chatglm3.config import ModelConfig
 from chatglm3.engine import Engine
 from chatglm3.errors import DeviceError, InvalidParameterError
+from chatglm3.estimate import STEP_TOKENS
 from chatglm3.kernels import choose
 from chatglm3.model import ChatGLMModel
 from chatglm3.tokenizer import Tokenizer
@@ -205,7 +206,7 @@ def make_engine(
         int8_cache=int8_cache,
         speculate=speculate,
         row_cost=_row_cost(model),
-        max_batch_tokens=max(512, max_sequences),
+        max_batch_tokens=max(STEP_TOKENS[model.device.type], max_sequences),
         max_sequences=max_sequences,
         prefix=prefix,
         adapters=adapters,

@@ -54,6 +54,10 @@ class Runner:
         A chunk has one row for its last token, and one for each token of its draft. To be called in inference
         mode. Prompts that are to be scored get their `prompt_logprobs` extended.
         """
+        with torch.cuda.device_of(self._tokens.device):  # which need not be the thread's own
+            return self._run(batch)
+
+    def _run(self, batch: list[Chunk]) -> Tensor | None:
         for sequence, _ in batch:
             if not sequence.prefix_written:
                 self._write_prefix(sequence)

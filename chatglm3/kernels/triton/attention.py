@@ -159,15 +159,18 @@ def attend(
     if splits > 1:
         parts = q.new_empty(tokens, heads, splits, head_dim, dtype=torch.float32)
         sums = q.new_empty(tokens, heads, splits, dtype=torch.float32)
-    _attend[(tiles, sequences * kv_heads, splits)](
-        q, q.stride(0), keys, values, query_starts, context_lens, block_tables, block_tables.stride(0),
-        block_size, parts, sums, splits, math.log2(math.e) / math.sqrt(head_dim),
-        KV_HEADS=kv_heads, GROUP=group, GROUP_ROWS=group_rows, HEAD_DIM=head_dim,
-        QUERIES=queries, ENTRIES=_ENTRIES, SPLIT=splits > 1,
-        num_warps=8 if rows >= 128 else 4, num_stages=2,
-    )  # fmt: skip
-    if splits > 1:
-        _merge[(tokens * heads,)](parts, sums, out, splits, HEAD_DIM=head_dim, MOST=_MOST_SPLITS, num_warps=4)
+    with torch.cuda.device_of(q):
+        _attend[(tiles, sequences * kv_heads, splits)](
+            q, q.stride(0), keys, values, query_starts, context_lens, block_tables, block_tables.stride(0),
+            block_size, parts, sums, splits, math.log2(math.e) / math.sqrt(head_dim),
+            KV_HEADS=kv_heads, GROUP=group, GROUP_ROWS=group_rows, HEAD_DIM=head_dim,
+            QUERIES=queries, ENTRIES=_ENTRIES, SPLIT=splits > 1,
+            num_warps=8 if rows >= 128 else 4, num_stages=2,
+        )  # fmt: skip
+        if splits > 1:
+            _merge[(tokens * heads,)](
+                parts, sums, out, splits, HEAD_DIM=head_dim, MOST=_MOST_SPLITS, num_warps=4
+            )
     return out
 
 

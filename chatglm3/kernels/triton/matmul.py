@@ -153,10 +153,15 @@ class TritonWeight:
 
     def matmul(self, x: Tensor) -> Tensor:
         """x [tokens, columns] to [tokens, rows], in the dtype of x."""
-        x = x.contiguous()
+        with torch.cuda.device_of(x):
+            return self._dense(x) if len(x) >= _DENSE_TOKENS else self._multiply(x.contiguous())
+
+    def unpack(self) -> dict[str, Tensor]:
+        """The plain tensors it was made from, bit for bit."""
+        return {"qweight": _unpack(self.words, self.bits), "scales": self.scales.t().contiguous()}
+
+    def _multiply(self, x: Tensor) -> Tensor:
         tokens, rows = len(x), self.words.shape[1]
-        if tokens >= _DENSE_TOKENS:
-            return self._dense(x)
         out = x.new_empty(tokens, rows)
         sizes = (rows, self.columns, len(self.scales))
         if tokens == 1:
@@ -170,10 +175,6 @@ class TritonWeight:
                 BITS=self.bits, GROUP=self.group_size, TOKENS=per_program,
             )  # fmt: skip
         return out
-
-    def unpack(self) -> dict[str, Tensor]:
-        """The plain tensors it was made from, bit for bit."""
-        return {"qweight": _unpack(self.words, self.bits), "scales": self.scales.t().contiguous()}
 
     def _dense(self, x: Tensor) -> Tensor:
         rows = self.words.shape[1]
