@@ -134,6 +134,7 @@ def add_model(parser: argparse.ArgumentParser, *, default: str | None) -> None:
         metavar="N",
         help="tokens guessed ahead where an answer repeats its text; faster, never different; 0 for none (8)",
     )
+    group.add_argument("--threads", type=int, metavar="N", help="of the CPU; default: one for each core")
 
 
 def add_sampling(parser: argparse.ArgumentParser) -> None:
@@ -192,9 +193,22 @@ def sampling_params(args: argparse.Namespace, **more: Any) -> SamplingParams:
     return SamplingParams(**given, **more)
 
 
+def use_threads(args: argparse.Namespace) -> None:
+    """Compute on as many threads as --threads says."""
+    if args.threads is None:
+        return
+    if args.threads < 1:
+        raise InvalidParameterError(f"--threads is {args.threads}, but must be at least 1")
+    import torch
+
+    torch.set_num_threads(args.threads)  # the native kernels go by it as well
+
+
 def load(args: argparse.Namespace) -> ChatGLM3:
     """The model that `add_model`'s arguments name, with the adapter."""
     from chatglm3.chat import ChatGLM3
+
+    use_threads(args)
 
     adapters = list(parse_adapters(args.adapter).values())
     if len(adapters) > 1:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from chatglm3.cli.arguments import add_model, kv_memory, parse_adapters, parse_size
+from chatglm3.cli.arguments import add_model, kv_memory, parse_adapters, parse_size, use_threads
 from chatglm3.errors import ChatGLM3Error, InvalidParameterError
 
 if TYPE_CHECKING:
@@ -142,6 +142,7 @@ def _load(args: argparse.Namespace, cache_bytes: int | None, adapters: Mapping[s
     from chatglm3.chat import ChatGLM3
     from chatglm3.loading import free_memory, load, load_adapters, make_engine
 
+    use_threads(args)
     loaded = load(
         args.model, device=args.device, dtype=args.dtype, quantize=args.quantize, revision=args.revision
     )

@@ -64,7 +64,7 @@ def compare(
     seed: int = 0,
     int8: bool = False,
 ) -> float:
-    """Largest difference of hidden states over the steps, relative to their size; the caches agree as well."""
+    """Largest difference of hidden states over the steps, relative to their size; also checks the caches."""
     contexts = [max(values) for values in zip(*(contexts for _, contexts in steps))]
     runs = [Steps(model, dtype, contexts, seed, int8) for model in models]
     worst = 0.0
