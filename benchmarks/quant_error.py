@@ -6,6 +6,9 @@ share of positions where the most likely token is the same, and perplexity. Ther
 with normal weights, and with 1 % of each weight's columns 8 times as large (trained networks have a few
 such); and nano, or the folder given by --model, which must be one that nano's recipe trained.
 
+llama.cpp's formulas stand beside ours (benchmarks/gguf_formulas.py), on the same weights. A last row has the
+float32 network over a cache of keys and values in 8 bits.
+
 Random networks are scored on random tokens, where perplexity means nothing and is left out; nano on held-out
 conversations of its recipe, at the tokens an assistant writes.
 """
@@ -20,6 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from benchmarks.gguf_formulas import q4_k_m, restore
 from chatglm3 import hub
 from chatglm3.attention import packed_batch
 from chatglm3.checkpoint import empty_model, load_model
@@ -30,6 +34,7 @@ from chatglm3.quant import QuantConfig, quantize_structure
 from chatglm3.tokenizer import Tokenizer
 from recipes.nano.data import conversation
 
+INT8_CACHE = "float32, cache in int8"
 LINEARS_ONLY = {"embedding": None, "output": None}
 PUBLISHED = "published int4 (a row)"
 VARIANTS = {
@@ -44,6 +49,11 @@ VARIANTS = {
     "int4, output int4 too": QuantConfig("int4", output="int4"),
     "int4, output and embedding int4": QuantConfig("int4", embedding="int4", output="int4"),
 }
+FORMULAS = {
+    "Q4_0, linears only": "Q4_0",
+    "Q4_K, linears only": "Q4_K",
+    "Q4_K_M, linears only": None,
+}
 CHATGLM3_6B = ModelConfig(28, 4096, 32, 2, 128, 13696, 65024, 8192)
 RANDOM = ModelConfig(6, 512, 8, 2, 64, 1536, 4096, 1024, dtype="float32")
 
@@ -57,12 +67,14 @@ class Sample:
 
 
 @torch.inference_mode()
-def log_probabilities(model: ChatGLMModel, samples: list[Sample]) -> list[Tensor]:
+def log_probabilities(
+    model: ChatGLMModel, samples: list[Sample], *, int8_cache: bool = False
+) -> list[Tensor]:
     """For each sample [tokens counted, vocab]: float64 log-probabilities of the tokens that count."""
     found = []
     for sample in samples:
         tokens = torch.tensor(sample.ids)
-        batch = packed_batch(model.config, [len(tokens)])
+        batch = packed_batch(model.config, [len(tokens)], int8=int8_cache)
         logits = model.logits(model(tokens, torch.arange(len(tokens)), batch))
         predicts = torch.tensor([*sample.counted[1:], False])
         found.append(logits[predicts].double().log_softmax(dim=1))
@@ -79,11 +91,16 @@ def compare(name: str, model: ChatGLMModel, samples: list[Sample], with_perplexi
     reference = log_probabilities(model, samples)
     targets = [torch.tensor(s.ids)[torch.tensor([False, *s.counted[1:]])] for s in samples]
     kls: dict[str, float] = {}
-    for variant, config in [("float32", None), *VARIANTS.items()]:
+    for variant in ["float32", *VARIANTS, *FORMULAS, INT8_CACHE]:
         found, error = reference, 0.0
-        if config is not None:
-            quantized, error = quantized_copy(model, config)
+        if variant in VARIANTS:
+            quantized, error = quantized_copy(model, VARIANTS[variant])
             found = log_probabilities(quantized, samples)
+        elif variant in FORMULAS:
+            quantized, error = formula_copy(model, FORMULAS[variant])
+            found = log_probabilities(quantized, samples)
+        elif variant == INT8_CACHE:
+            found = log_probabilities(model, samples, int8_cache=True)
         pairs = list(zip(reference, found, strict=True))
         kl = torch.cat([F.kl_div(q, p, reduction="none", log_target=True).sum(1) for p, q in pairs]).mean()
         same = torch.cat([p.argmax(1) == q.argmax(1) for p, q in pairs]).double().mean()
@@ -108,6 +125,20 @@ def quantized_copy(model: ChatGLMModel, config: QuantConfig) -> tuple[ChatGLMMod
             if name.startswith("layers"):
                 lost += float((module.weight.data - restored).square().sum())
                 total += float(module.weight.data.square().sum())
+            module.weight.data = restored
+    return changed, lost / total
+
+
+def formula_copy(model: ChatGLMModel, form: str | None) -> tuple[ChatGLMModel, float]:
+    """The model with the linears of its layers after a formula of llama.cpp, None for the mixture Q4_K_M."""
+    changed = copy.deepcopy(model)
+    lost = total = 0.0
+    for name, module in changed.named_modules():
+        if isinstance(module, nn.Linear) and name.startswith("layers"):
+            weight = module.weight.data
+            restored = restore(weight, form or q4_k_m(name, model.config.num_layers))
+            lost += float((weight - restored).square().sum())
+            total += float(weight.square().sum())
             module.weight.data = restored
     return changed, lost / total
 

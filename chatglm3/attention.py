@@ -311,6 +311,7 @@ def packed_batch(
     prefix_length: int = 0,
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
+    int8: bool = False,
 ) -> AttentionBatch:
     """Whole sequences with a cache of their own: for scoring and tests, where no engine is wanted.
 
@@ -318,5 +319,5 @@ def packed_batch(
     `s * block_size + i`, are left for the caller to fill (`chatglm3.prefix.write_prefix`).
     """
     contexts = [prefix_length + length for length in lengths]
-    cache = KVCache(config, num_blocks=len(lengths), block_size=max(contexts), dtype=dtype, device=device)
+    cache = KVCache(config, len(lengths), max(contexts), dtype, device, int8=int8)
     return AttentionBatch.build(cache, lengths, contexts, [[s] for s in range(len(lengths))])

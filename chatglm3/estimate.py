@@ -11,9 +11,11 @@ from pathlib import Path
 
 import torch
 
+from chatglm3.attention import KVCache
 from chatglm3.checkpoint import empty_model, stored_tensors
 from chatglm3.config import ModelConfig
 from chatglm3.quant import QuantConfig, packing_bytes, quantize_structure
+from chatglm3.quant.kernels import native_kernels
 
 FORMATS: dict[str, tuple[torch.dtype, str | None]] = {
     "float32": (torch.float32, None),
@@ -27,8 +29,8 @@ FORMATS: dict[str, tuple[torch.dtype, str | None]] = {
 STEP_TOKENS = {"cpu": 512, "mps": 512, "cuda": 2048}
 """Tokens that one engine step computes by default: enough for the device's matrix products at full speed."""
 
-_RUNTIME_BYTES = {"cpu": 300 << 20, "mps": 300 << 20, "cuda": 600 << 20}
-"""What Python and PyTorch take (measured, rounded up), and for CUDA a usual context with its libraries."""
+_RUNTIME_BYTES = {"cpu": 260 << 20, "mps": 300 << 20, "cuda": 600 << 20}
+"""What Python and PyTorch take (on a CPU as measured), and for CUDA a usual context with its libraries."""
 
 
 @dataclass(frozen=True)
@@ -67,11 +69,13 @@ def disk_bytes(folder: str | Path) -> int:
     return sum(path.stat().st_size for path in paths)
 
 
-def memory_need(config: ModelConfig, format: str, device: str, context: int) -> MemoryNeed:
-    """What running the model takes.
+def memory_need(
+    config: ModelConfig, format: str, device: str, context: int, *, int8_cache: bool = False
+) -> MemoryNeed:
+    """What running the model takes at its peak; on a CPU measured to lie within 10 % of it.
 
     format: a key of `FORMATS`. device: "cpu", "cuda" or "mps". context: tokens of all running conversations
-    together, a prompt that several share counted once.
+    together, a prompt that several share counted once. int8_cache: with keys and values in 8 bits.
     """
     dtype, scheme = FORMATS[format]
     model = empty_model(_unquantized(config)).to(dtype)
@@ -80,14 +84,22 @@ def memory_need(config: ModelConfig, format: str, device: str, context: int) -> 
         quantize_structure(model, _quantization(config, scheme))
         packing = packing_bytes(model, device)
     tensors = [*model.parameters(), *model.buffers()]
-    # The widest moment of a step: both halves of the feed-forward network, their product, and the residual.
-    widest = STEP_TOKENS[device] * (2 * config.hidden_size + 4 * config.ffn_hidden_size) * dtype.itemsize
+    if native_kernels(device):
+        # Their buffers, float32: input, residual, its norm; queries, keys and values; feed-forward halves.
+        per_token = (
+            3 * config.hidden_size + config.query_size + 2 * config.kv_size + 2 * config.ffn_hidden_size
+        )
+        widest = STEP_TOKENS[device] * per_token * torch.float32.itemsize
+    else:
+        # The widest moment: both halves of the feed-forward network, their product, and the residual.
+        widest = STEP_TOKENS[device] * (2 * config.hidden_size + 4 * config.ffn_hidden_size) * dtype.itemsize
+    per_entry = KVCache.bytes_per_token(config, dtype, int8=int8_cache)
     return MemoryNeed(
         format=format,
         device=device,
         context=context,
         weights=sum(tensor.nbytes for tensor in tensors) + packing,
-        cache=config.kv_values_per_token * (context + config.prefix_length) * dtype.itemsize,
+        cache=per_entry * (context + config.prefix_length),
         working=widest + _RUNTIME_BYTES[device],
     )
 

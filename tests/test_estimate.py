@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from chatglm3.attention import KVCache
 from chatglm3.checkpoint import save_model
 from chatglm3.config import ModelConfig
 from chatglm3.estimate import FORMATS, disk_bytes, memory_need, parameter_count, stored_bytes
+from chatglm3.model import ChatGLMModel
 from chatglm3.quant import QuantConfig, quantize_model
 from tests.tiny import tiny_config, tiny_model
 
@@ -69,3 +72,40 @@ def test_the_6b_model(fixtures_dir: Path) -> None:
     assert memory_need(config, "int4", "cpu", config.max_seq_len).total < 6e9
     assert config.dtype == "float16"
     assert torch.float16.itemsize * parameter_count(config) == stored_bytes(config)
+
+
+def test_an_int8_cache_is_counted_as_it_is() -> None:
+    config = tiny_config()
+    cache = KVCache(config, num_blocks=4, block_size=16, dtype=torch.bfloat16, int8=True)
+    assert memory_need(config, "bfloat16", "cpu", context=64, int8_cache=True).cache == cache.nbytes
+
+
+RUN = """
+import sys
+from chatglm3.benchmark import peak_bytes
+from chatglm3.checkpoint import load_model
+from chatglm3.loading import make_engine
+from chatglm3.engine import GREEDY
+import torch
+model = load_model(sys.argv[1], dtype=torch.bfloat16)
+engine = make_engine(model, cache_bytes=40_000_000, kv_dtype="int8")
+engine.generate([list(range(1000))], GREEDY.replace(max_tokens=3))
+print(peak_bytes(model.device))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="measured on Linux")
+def test_the_peak_is_predicted_within_a_tenth(tmp_path: Path) -> None:
+    config = tiny_config(
+        num_layers=3, hidden_size=1024, num_heads=8, num_kv_heads=2, head_dim=128, ffn_hidden_size=4096,
+        vocab_size=16000, max_seq_len=2048, dtype="bfloat16",
+    )  # fmt: skip
+    model = ChatGLMModel(config).bfloat16()
+    for parameter in model.parameters():
+        parameter.fill_(0.01)
+    save_model(model, config, tmp_path)
+    command = [sys.executable, "-c", RUN, str(tmp_path)]
+    peak = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    per_token = KVCache.bytes_per_token(config, torch.bfloat16, int8=True)
+    need = memory_need(config, "bfloat16", "cpu", context=40_000_000 // per_token, int8_cache=True)
+    assert need.total == pytest.approx(peak, rel=0.1), (need, peak)

@@ -27,6 +27,7 @@ COMMANDS = {
     "finetune": "teach a model with samples, or check them",
     "web": "chat, tools and code interpreter in a browser",
     "info": "a model's shape and the memory it needs",
+    "bench": "how fast a model runs here, and how near the machine's limits",
     "merge": "write a model with an adapter in it",
     "quantize": "write an int8 or int4 copy of a model",
     "download": "fetch a model from a hub",

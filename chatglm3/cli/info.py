@@ -29,6 +29,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EPILOG
     parser.add_argument("model", metavar="MODEL", nargs="?", default="nano", help="a folder, or a hub's id")
     parser.add_argument("--revision", help="branch, tag or commit of a model on a hub")
+    parser.add_argument("--kv-dtype", choices=["int8"], help="count keys and values in 8 bits")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -40,7 +41,12 @@ def run(args: argparse.Namespace) -> int:
     config = ModelConfig.from_folder(folder)
     described = [[name, value] for name, value in (_shape(config) | _files(config, folder)).items()]
     machine = [[name, value] for name, value in _machine(config).items()]
-    print(aligned(described), aligned(_memory(config), right=2), aligned(machine), sep="\n\n")
+    print(
+        aligned(described),
+        aligned(_memory(config, int8_cache=args.kv_dtype == "int8"), right=2),
+        aligned(machine),
+        sep="\n\n",
+    )
     return 0
 
 
@@ -87,7 +93,7 @@ def _files(config: ModelConfig, folder: Path) -> dict[str, str]:
     return {"on disk": f"{size(disk_bytes(folder))}, {form}", "folder": str(folder)}
 
 
-def _memory(config: ModelConfig) -> list[list[str]]:
+def _memory(config: ModelConfig, *, int8_cache: bool) -> list[list[str]]:
     """A table: device, format, weights, and everything together by tokens of context."""
     from chatglm3.estimate import memory_need
 
@@ -101,7 +107,7 @@ def _memory(config: ModelConfig) -> list[list[str]]:
     rows = [["memory on", "as", "weights", *(f"all, {context} tokens" for context in contexts)]]
     for device in ("cpu", "cuda", "mps"):
         for name, format in formats.items():
-            need = memory_need(config, format, device, context=longest)
+            need = memory_need(config, format, device, context=longest, int8_cache=int8_cache)
             # Counting builds the network on the meta device: once is enough, since the cache grows evenly.
             per_token = need.cache / (longest + config.prefix_length)
             totals = [need.total - per_token * (longest - context) for context in contexts]
