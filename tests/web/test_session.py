@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -343,3 +346,25 @@ def test_results_have_their_place(session: Make, script: Script) -> None:
     assert len(results) == 2
     calls: list[Step] = [step for step in talk.steps if step.kind == "call"]
     assert ["Oslo" in calls[0].result, "Rome" in calls[1].result] == [True, True]
+
+
+def test_own_mcp_servers_are_tools_of_the_session(host: Host, script: Script, tmp_path: Path) -> None:
+    pytest.importorskip("mcp", reason="MCP servers need mcp: pip install 'chatglm3[mcp]'")
+    server = tmp_path / "server.py"
+    server.write_text(
+        "from mcp.server import MCPServer\n"
+        "server = MCPServer('depth')\n"
+        "@server.tool()\n"
+        "def depth(lake: str) -> str:\n"
+        "    return f'{lake} is 5 m deep'\n"
+        "server.run()\n"
+    )
+    script.say("depth\n ```python\ntool_call(lake='Mummel')\n```<|observation|>", "\n 5 m.")
+    settings = Settings(temperature=0.0, tools=(), mcp=(f"{sys.executable} {server}",))
+    talk = Session(replace(host, own_mcp=True), Conversation(mode="tool"), lambda conversation: None)
+    for event in talk.ask("How deep is it?", settings):
+        if isinstance(event, ApprovalWanted):
+            talk.approve(True)
+    assert talk.problem is None
+    assert [step.result for step in talk.steps if step.kind == "call"] == ["Mummel is 5 m deep"]
+    talk.close()
