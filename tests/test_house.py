@@ -87,7 +87,7 @@ def pins(name: str) -> dict[str, str]:
         line = raw.strip()
         if not line or line.startswith(("#", "-r ")):
             continue
-        pin = re.fullmatch(r"([\w.-]+)==([\w.]+)", line)
+        pin = re.fullmatch(r"([\w.-]+)==([\w.]+)(?: ; .+)?", line)
         assert pin, f"{name}: {line!r} is not an exact pin"
         found[_normal(pin[1])] = pin[2]
     return found
