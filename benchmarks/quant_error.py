@@ -6,8 +6,9 @@ share of positions where the most likely token is the same, and perplexity. Ther
 with normal weights, and with 1 % of each weight's columns 8 times as large (trained networks have a few
 such); and nano, or the folder given by --model, which must be one that nano's recipe trained.
 
-llama.cpp's formulas stand beside ours (benchmarks/gguf_formulas.py), on the same weights. A last row has the
-float32 network over a cache of keys and values in 8 bits.
+llama.cpp's formulas stand beside ours (benchmarks/gguf_formulas.py), on the same weights, and int4 with codes
+chosen by calibration (benchmarks/gptq.py), from other samples of the same kind. A last row has the float32
+network over a cache of keys and values in 8 bits.
 
 Random networks are scored on random tokens, where perplexity means nothing and is left out; nano on held-out
 conversations of its recipe, at the tokens an assistant writes.
@@ -17,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -24,6 +26,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks.gguf_formulas import q4_k_m, restore
+from benchmarks.gptq import Moments, calibrated
 from chatglm3 import hub
 from chatglm3.attention import packed_batch
 from chatglm3.checkpoint import empty_model, load_model
@@ -34,6 +37,7 @@ from chatglm3.quant import QuantConfig, quantize_structure
 from chatglm3.tokenizer import Tokenizer
 from recipes.nano.data import conversation
 
+CALIBRATED = "int4 g32, linears only, calibrated"
 INT8_CACHE = "float32, cache in int8"
 LINEARS_ONLY = {"embedding": None, "output": None}
 PUBLISHED = "published int4 (a row)"
@@ -81,7 +85,9 @@ def log_probabilities(
     return found
 
 
-def compare(name: str, model: ChatGLMModel, samples: list[Sample], with_perplexity: bool) -> None:
+def compare(
+    name: str, model: ChatGLMModel, samples: list[Sample], calibration: list[Sample], with_perplexity: bool
+) -> None:
     """Print one table."""
     print(f"\n{name}\n")
     print(
@@ -91,13 +97,16 @@ def compare(name: str, model: ChatGLMModel, samples: list[Sample], with_perplexi
     reference = log_probabilities(model, samples)
     targets = [torch.tensor(s.ids)[torch.tensor([False, *s.counted[1:]])] for s in samples]
     kls: dict[str, float] = {}
-    for variant in ["float32", *VARIANTS, *FORMULAS, INT8_CACHE]:
+    for variant in ["float32", *VARIANTS, *FORMULAS, CALIBRATED, INT8_CACHE]:
         found, error = reference, 0.0
         if variant in VARIANTS:
             quantized, error = quantized_copy(model, VARIANTS[variant])
             found = log_probabilities(quantized, samples)
         elif variant in FORMULAS:
             quantized, error = formula_copy(model, FORMULAS[variant])
+            found = log_probabilities(quantized, samples)
+        elif variant == CALIBRATED:
+            quantized, error = calibrated_copy(model, calibration)
             found = log_probabilities(quantized, samples)
         elif variant == INT8_CACHE:
             found = log_probabilities(model, samples, int8_cache=True)
@@ -131,12 +140,26 @@ def quantized_copy(model: ChatGLMModel, config: QuantConfig) -> tuple[ChatGLMMod
 
 def formula_copy(model: ChatGLMModel, form: str | None) -> tuple[ChatGLMModel, float]:
     """The model with the linears of its layers after a formula of llama.cpp, None for the mixture Q4_K_M."""
+    layers = model.config.num_layers
+    return changed_copy(model, lambda name, weight: restore(weight, form or q4_k_m(name, layers)))
+
+
+def calibrated_copy(model: ChatGLMModel, samples: list[Sample]) -> tuple[ChatGLMModel, float]:
+    """The model with the linears of its layers in int4, their codes chosen for what these samples put in."""
+    moments = Moments(model)
+    log_probabilities(model, samples)
+    moments.close()
+    return changed_copy(model, lambda name, weight: calibrated(weight, moments.of[name]))
+
+
+def changed_copy(model: ChatGLMModel, change: Callable[[str, Tensor], Tensor]) -> tuple[ChatGLMModel, float]:
+    """The model with each linear of its layers changed, and the relative squared error of that."""
     changed = copy.deepcopy(model)
     lost = total = 0.0
     for name, module in changed.named_modules():
         if isinstance(module, nn.Linear) and name.startswith("layers"):
             weight = module.weight.data
-            restored = restore(weight, form or q4_k_m(name, model.config.num_layers))
+            restored = change(name, weight)
             lost += float((weight - restored).square().sum())
             total += float(weight.square().sum())
             module.weight.data = restored
@@ -179,9 +202,9 @@ def random_model(outliers: bool) -> ChatGLMModel:
     return model
 
 
-def random_samples() -> list[Sample]:
-    generator = torch.Generator().manual_seed(1)
-    ids = torch.randint(RANDOM.vocab_size, (2, 256), generator=generator).tolist()
+def random_samples(seed: int = 1, count: int = 2) -> list[Sample]:
+    generator = torch.Generator().manual_seed(seed)
+    ids = torch.randint(RANDOM.vocab_size, (count, 256), generator=generator).tolist()
     return [Sample(row, [True] * len(row)) for row in ids]
 
 
@@ -206,14 +229,15 @@ def main() -> None:
     parser.add_argument("--conversations", type=int, default=40)
     args = parser.parse_args()
     sizes()
-    compare("Random, normal weights", random_model(outliers=False), random_samples(), with_perplexity=False)
-    compare(
-        "Random, 1 % outlier columns", random_model(outliers=True), random_samples(), with_perplexity=False
-    )
+    calibration = random_samples(seed=7, count=16)
+    for name, outliers in (("Random, normal weights", False), ("Random, 1 % outlier columns", True)):
+        compare(name, random_model(outliers=outliers), random_samples(), calibration, with_perplexity=False)
     folder = hub.resolve(args.model)
     model = load_model(folder, dtype=torch.float32)
-    samples = nano_samples(Tokenizer(folder), args.conversations, model.config.max_seq_len)
-    compare(f"{args.model}, held-out conversations", model, samples, with_perplexity=True)
+    count = args.conversations
+    samples = nano_samples(Tokenizer(folder), 2 * count, model.config.max_seq_len)
+    name = f"{args.model}, held-out conversations"
+    compare(name, model, samples[:count], samples[count:], with_perplexity=True)
 
 
 if __name__ == "__main__":
