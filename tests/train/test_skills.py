@@ -86,35 +86,46 @@ def old_cases() -> list[Case]:
     ]
 
 
-@pytest.mark.parametrize(
-    "method", [name if name == "lora" else pytest.param(name, marks=pytest.mark.slow) for name in METHODS]
-)
-def test_a_new_skill_is_learnt_and_the_old_ones_stay(tmp_path: Path, method: str) -> None:
-    # A model that sees nothing but the new skill forgets the rest; a third of old conversations keeps it.
-    lines = [sample(*pair, wish) for pair, wish in product(LEARNT, WISHES)]
-    lines += [{"conversations": conversation(seed=7, index=i)} for i in range(len(lines) // 2)]
-    out = tmp_path / "run"
+def learn(folder: Path, lines: list[dict[str, Any]], **changes: Any) -> ChatGLM3:
+    """Nano after training on `lines`, as the engine serves it."""
     data: dict[str, Any] = {
         "model": "nano",
-        "train": str(write_lines(tmp_path / "train.jsonl", lines)),
-        "output": str(out),
+        "train": str(write_lines(folder / "train.jsonl", lines)),
+        "output": str(folder / "run"),
         "batch_size": 16,
         "micro_batch_size": 16,
-        "learning_rate": 1.5e-3,
-        "steps": 60,
+        "learning_rate": 2e-3,
+        "steps": 50,
         "device": "cpu",
         "report_to": [],
     }
+    config = parse_config(data | changes)
+    finetune(config, quiet())
+    if config.method == "full":
+        return ChatGLM3.load(folder / "run", device="cpu")
+    return ChatGLM3.load("nano", device="cpu", adapter=folder / "run")
+
+
+@pytest.mark.parametrize(
+    "method", [name if name == "lora" else pytest.param(name, marks=pytest.mark.slow) for name in METHODS]
+)
+def test_a_new_skill_is_learnt(tmp_path: Path, method: str) -> None:
+    new = new_cases()
+    assert right(ChatGLM3.load("nano", device="cpu"), new) <= 0.2 * len(new)
+    lines = [sample(*pair, wish) for pair, wish in product(LEARNT, WISHES)]
+    after = learn(tmp_path, lines, **METHODS[method])
+    assert right(after, new) >= 0.95 * len(new)
+
+
+@pytest.mark.slow
+def test_old_skills_stay_where_they_are_trained_too(tmp_path: Path) -> None:
+    """A model that sees nothing but the new skill forgets the rest; a third of old conversations keeps it."""
     new, old = new_cases(), old_cases()
-    before = ChatGLM3.load("nano", device="cpu")
-    knew = right(before, old)
-    assert right(before, new) <= 0.2 * len(new)
-    finetune(parse_config(data | METHODS[method]), quiet())
-    after = ChatGLM3.load(out, device="cpu") if method == "full" else ChatGLM3.load("nano", adapter=out)
+    knew = right(ChatGLM3.load("nano", device="cpu"), old)
+    lines = [sample(*pair, wish) for pair, wish in product(LEARNT, WISHES)]
+    lines += [{"conversations": conversation(seed=7, index=i)} for i in range(len(lines) // 2)]
+    after = learn(tmp_path, lines, **METHODS["lora"], learning_rate=1.5e-3, steps=60)
     learnt, knows = right(after, new), right(after, old)
-    print(
-        f"{method}: new skill {learnt} of {len(new)}; old skills {knew} before, {knows} after, of {len(old)}"
-    )
+    print(f"new skill {learnt} of {len(new)}; old skills {knew} before, {knows} after, of {len(old)}")
     assert learnt >= 0.95 * len(new)
-    if method == "lora":
-        assert knows >= 0.7 * knew
+    assert knows >= 0.7 * knew
