@@ -29,15 +29,21 @@ class AbstractDocuments:
         self.marks = {
             mark: tokenizer.encode(mark)[1:] for mark in (": ", ", ", "\n", "(", ")", "='", "'", "?")
         }
+        self.digits = [tokenizer.encode(digit)[-1] for digit in "0123456789.,"]
         self.opening = tokenizer.encode("\n")  # of every message's text
-        self.kinds: tuple[Callable[[random.Random], Exercise], ...] = (
-            self._repeat, self._go_on, self._look_up, self._name_of, self._call,
+        self.kinds: tuple[Callable[[random.Random, bool], Exercise], ...] = (
+            self._repeat, self._go_on, self._look_up, self._name_of, self._call, self._repeat_few,
         )  # fmt: skip
 
-    def draw(self, rng: random.Random) -> Example:
-        """One document; its answers are what is to be learnt."""
+    def draw(self, rng: random.Random, level: int) -> Example:
+        """One document; its answers are what is to be learnt.
+
+        level: 0 for copying and hard look-ups; 1 for look-ups of all degrees; 2 for copying as well where the
+            same few pieces come again and again, as the digits of numbers do.
+        """
         t = self.tokenizer
-        rows, questions = rng.choice(self.kinds)(rng)
+        kinds = self.kinds if level > 1 else self.kinds[:-1]
+        rows, questions = rng.choice(kinds)(rng, level)
         ids, learnt = list(t.prefix_ids), [False] * len(t.prefix_ids)
 
         def write(pieces: Ids, answer: bool) -> None:
@@ -55,42 +61,59 @@ class AbstractDocuments:
     def _some(self, rng: random.Random, low: int, high: int) -> Ids:
         return rng.choices(self.pieces, k=rng.randint(low, high))
 
-    def _repeat(self, rng: random.Random) -> Exercise:
+    def _repeat(self, rng: random.Random, level: int) -> Exercise:
         texts = [self._some(rng, 2, 20) for _ in range(rng.randint(1, 4))]
         return [], [(text, text) for text in texts]
 
-    def _go_on(self, rng: random.Random) -> Exercise:
+    def _repeat_few(self, rng: random.Random, level: int) -> Exercise:
+        few = self.digits if rng.random() < 0.5 else self._some(rng, 2, 8)
+        texts = [rng.choices(few, k=rng.randint(3, 30)) for _ in range(rng.randint(1, 4))]
+        return [], [(text, text) for text in texts]
+
+    def _go_on(self, rng: random.Random, level: int) -> Exercise:
         """Two neighbours ask for those that follow them."""
         text = self._some(rng, 20, 60)
         places = [rng.randint(0, len(text) - 12) for _ in range(rng.randint(2, 6))]
         return text, [(text[at : at + 2], text[at + 2 : at + rng.randint(4, 10)]) for at in places]
 
-    def _look_up(self, rng: random.Random) -> Exercise:
+    def _look_up(self, rng: random.Random, level: int) -> Exercise:
         marks = self.marks
-        pairs = [(self._some(rng, 1, 3), self._some(rng, 1, 4)) for _ in range(rng.randint(2, 8))]
-        rows = [t for key, value in pairs for t in (*key, *marks[": "], *value, *marks["\n"])]
+        longest, between, after = 3, marks[": "], marks["?"]
+        if level > 0:
+            longest, between, after = rng.randint(1, 3), rng.choice(([], between)), rng.choice(([], after))
+        pairs = [(self._some(rng, 1, longest), self._some(rng, 1, 4)) for _ in range(rng.randint(2, 8))]
+        rows = [t for key, value in pairs for t in (*key, *between, *value, *marks["\n"])]
         asked = rng.choices(pairs, k=rng.randint(2, 8))
-        return rows, [([*key, *marks["?"]], value) for key, value in asked]
+        return rows, [([*key, *after], value) for key, value in asked]
 
-    def _name_of(self, rng: random.Random) -> Exercise:
+    def _name_of(self, rng: random.Random, level: int) -> Exercise:
         """A name stands before what describes it, and a part of the description asks for it."""
         marks = self.marks
-        known = [(self._some(rng, 1, 3), self._some(rng, 3, 6)) for _ in range(rng.randint(2, 5))]
-        rows = [t for name, about in known for t in (*name, *marks[": "], *about, *marks["\n"])]
+        longest, least, most, noise, between = 3, 3, 6, 3, marks[": "]
+        if level > 0:
+            longest, least, most, noise = rng.randint(1, 3), 1, rng.randint(1, 6), rng.choice((0, 0, 1, 3))
+            between = rng.choice(([], between))
+        known = [
+            (self._some(rng, 1, longest), self._some(rng, least, most)) for _ in range(rng.randint(2, 5))
+        ]
+        rows = [t for name, about in known for t in (*name, *between, *about, *marks["\n"])]
         questions = []
         for name, about in rng.choices(known, k=rng.randint(2, 8)):
-            asked = rng.sample(about, rng.randint(1, 3))
-            questions.append(([*self._some(rng, 0, 3), *asked, *self._some(rng, 0, 3)], name))
+            asked = rng.sample(about, rng.randint(1, min(3, len(about))))
+            questions.append(([*self._some(rng, 0, noise), *asked, *self._some(rng, 0, noise)], name))
         return rows, questions
 
-    def _call(self, rng: random.Random) -> Exercise:
+    def _call(self, rng: random.Random, level: int) -> Exercise:
         """Choose a row by its description and fill its keys with the values that follow their labels."""
         marks = self.marks
+        longest, least, most, fewest = 3, 2, 4, 1
+        if level > 0:
+            longest, least, most, fewest = rng.randint(1, 3), 1, rng.randint(1, 4), 0
         known = [
             (
-                self._some(rng, 1, 3),
-                self._some(rng, 2, 4),
-                [self._some(rng, 1, 2) for _ in range(rng.randint(1, 2))],
+                self._some(rng, 1, longest),
+                self._some(rng, least, most),
+                [self._some(rng, 1, 2) for _ in range(rng.randint(fewest, 2))],
             )
             for _ in range(rng.randint(1, 4))
         ]

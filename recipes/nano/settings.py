@@ -25,10 +25,16 @@ class Settings:
     conversations_per_step: int
     steps: int
     decay: float
-    opening: int = 600
+    graded_from: int = 600
+    """Step from which exercises are of all degrees: copying is learnt before, choosing what to copy after."""
+    opening: int = 1100
     """Steps of abstract copying and look-up documents before the first conversation."""
     ramp: int = 1200
-    """Steps from the first conversation until the mix is the final one: more real tools, fewer exercises."""
+    """Steps in which the mix moves from exercises and invented tools towards conversations with real ones."""
+    few_from: int = 1950
+    """Step from which exercises repeat few pieces too, and are a fifth of the documents."""
+    final_from: int = 1700
+    """Step from which the mix is the final one."""
     seed: int = 20
     matrix_rate: float = 0.02
     vector_rate: float = 3e-3
@@ -56,7 +62,7 @@ class Settings:
 
 
 SETTINGS = {
-    "cpu": Settings("cpu", 8, 192, 6, 32, 512, conversations_per_step=36, steps=3600, decay=0.3),
+    "cpu": Settings("cpu", 8, 192, 6, 32, 512, conversations_per_step=36, steps=8000, decay=0.4),
     "gpu": Settings(
         "gpu", 10, 256, 8, 32, 640, conversations_per_step=192, steps=8000, decay=0.4, micro_batch=65536
     ),

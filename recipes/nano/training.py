@@ -49,9 +49,10 @@ class Documents:
 
     def _example(self, rng: random.Random, step: int, position: int) -> Example:
         s = self.settings
-        done = (step - s.opening) / s.ramp  # 0 when conversations begin, 1 when the mix is the final one
-        if rng.random() < _between(1.0, 0.10, done):
-            return self.abstract.draw(rng)
+        # 0 when conversations begin, 1 when the mix is the final one
+        done = (step - s.opening) / s.ramp if step < s.final_from else 1.0
+        if rng.random() < _between(1.0, 0.10 if step < s.few_from else 0.20, done):
+            return self.abstract.draw(rng, (step >= s.graded_from) + (step >= s.few_from))
         most_tools = 1 if done < 0.25 else 3 if done < 1 else 5
         unreal = _between(0.7, 0.25, done)
         index = step * s.conversations_per_step + position
