@@ -1,5 +1,5 @@
-"""What the embedded model shows a newcomer, offline and greedy: tools called and answered from in two languages,
-code that computes and draws."""
+"""What the embedded model shows a newcomer, offline and greedy: tools called and answered from in two
+languages, code that computes and draws."""
 
 from __future__ import annotations
 
