@@ -34,8 +34,10 @@ _SMALL_MODEL = 500_000_000
 _CONTEXTS = 4
 """Whole contexts the cache holds by default: room for a few conversations and for reuse between turns."""
 
-SPECULATE = 8
-"""Most tokens of an answer that are drafted ahead of it; with the last token a kernel's strip takes them."""
+SPECULATE = {"cpu": 8, "mps": 8, "cuda": 0}
+"""Most tokens of an answer that are drafted ahead of it; with the last token a kernel's strip takes them.
+
+On CUDA a step of single tokens runs as a recorded graph, and one with drafts does not: there none pays."""
 
 
 @dataclass(frozen=True)
@@ -174,7 +176,7 @@ def make_engine(
     valid_vocab: int | None = None,
     cache_bytes: int | None = None,
     kv_dtype: str | None = None,
-    speculate: int = SPECULATE,
+    speculate: int | None = None,
     max_sequences: int = 64,
     adapters: Mapping[str, Adapter] | None = None,
     default_adapter: str | None = None,
@@ -184,7 +186,8 @@ def make_engine(
     cache_bytes: memory for keys and values; by default four whole contexts, or half of what is free if that
         is less.
     kv_dtype: "int8" holds keys and values in 8 bits, about half the memory; by default in the model's dtype.
-    speculate: most tokens of an answer that are drafted ahead of it, which changes no answer; 0: none.
+    speculate: most tokens of an answer that are drafted ahead of it, which changes no answer; 0: none; by
+        default as many as pay on the device.
     max_sequences: most answers that run at once; others wait.
     adapters: by the names under which requests choose them; default_adapter answers those that choose none.
     """
@@ -204,7 +207,7 @@ def make_engine(
         model,
         cache_bytes=cache_bytes,
         int8_cache=int8_cache,
-        speculate=speculate,
+        speculate=SPECULATE[model.device.type] if speculate is None else speculate,
         row_cost=_row_cost(model),
         max_batch_tokens=max(STEP_TOKENS[model.device.type], max_sequences),
         max_sequences=max_sequences,

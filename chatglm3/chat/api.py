@@ -19,7 +19,7 @@ from chatglm3.config import ModelConfig
 from chatglm3.engine import Completion, Engine, SamplingParams
 from chatglm3.errors import InvalidParameterError, ToolError
 from chatglm3.grammar import GrammarCompiler, Schema
-from chatglm3.loading import SPECULATE, LoadedModel, load, load_adapters, make_engine
+from chatglm3.loading import LoadedModel, load, load_adapters, make_engine
 from chatglm3.model import ChatGLMModel
 from chatglm3.prompt import INTERPRETER, Message, conversation, tool_definitions
 from chatglm3.tokenizer import StreamingDetokenizer, Tokenizer
@@ -55,7 +55,7 @@ class ChatGLM3:
         token: str | None = None,
         cache_bytes: int | None = None,
         kv_dtype: str | None = None,
-        speculate: int = SPECULATE,
+        speculate: int | None = None,
         adapter: str | Path | Mapping[str, str | Path] | None = None,
     ) -> ChatGLM3:
         """Load a model by its name: "nano", a folder, or a hub's id such as "zai-org/chatglm3-6b".
@@ -64,7 +64,8 @@ class ChatGLM3:
         quantize: "int8" or "int4", to quantize while loading.
         cache_bytes: memory for keys and values; by default four contexts, within half of what is free.
         kv_dtype: "int8" holds keys and values in 8 bits, about half the memory.
-        speculate: most tokens of an answer that are drafted ahead of it, which changes no answer; 0: none.
+        speculate: most tokens of an answer that are drafted ahead of it, which changes no answer; 0: none; by
+            default as many as pay on the device.
         adapter: a folder that fine-tuning made, which then answers everything; or several by name, of which
             each call chooses one with `adapter="name"`, and the model alone without.
         Raises a ChatGLM3Error that names what is missing and the remedy.

@@ -130,9 +130,8 @@ def add_model(parser: argparse.ArgumentParser, *, default: str | None) -> None:
     group.add_argument(
         "--speculate",
         type=int,
-        default=8,
         metavar="N",
-        help="tokens guessed ahead where an answer repeats its text; faster, never different; 0 for none (8)",
+        help="tokens guessed ahead where an answer repeats its text; never another answer (8; on CUDA 0)",
     )
     group.add_argument("--threads", type=int, metavar="N", help="of the CPU; default: one for each core")
 
