@@ -68,4 +68,4 @@ def test_the_notebook_runs(tmp_path: Path) -> None:
     notebook = nbformat.read(ROOT / "examples" / "finetune.ipynb", as_version=4)
     nbclient.NotebookClient(notebook, timeout=250, resources={"metadata": {"path": str(tmp_path)}}).execute()
     answer = notebook.cells[-1]["outputs"][-1]["data"]["text/plain"]
-    assert "Kyoto" in answer
+    assert "captain" in answer
