@@ -27,7 +27,7 @@ from chatglm3.kernels.structures import (
     Matrix,
     NetworkWeights,
 )
-from chatglm3.model import ChatGLMModel
+from chatglm3.model import ChatGLMModel, Layer
 from chatglm3.quant import QuantLinear
 
 _FORMATS = {torch.float32: FLOAT32, torch.bfloat16: BFLOAT16, torch.float16: FLOAT16}
@@ -55,14 +55,15 @@ class FusedNetwork:
         self._caches: WeakKeyDictionary[KVCache, Cache] = WeakKeyDictionary()
         layers = (LayerWeights * config.num_layers)()
         for layer, weights in zip(model.layers, layers, strict=True):
+            assert isinstance(layer, Layer)
             for name in ("qkv", "attention_out", "gate_up", "down"):
                 setattr(weights, name, self._matrix(getattr(layer, name)))
-            weights.attention_norm = self._floats(layer.attention_norm.weight)
-            weights.ffn_norm = self._floats(layer.ffn_norm.weight)
+            weights.attention_norm = self._floats(layer.attention_norm.get_parameter("weight"))
+            weights.ffn_norm = self._floats(layer.ffn_norm.get_parameter("weight"))
         self._output = self._matrix(model.output)
         self._network = NetworkWeights(
             layers=layers,
-            final_norm=self._floats(model.final_norm.weight) if config.final_norm else None,
+            final_norm=self._floats(model.final_norm.get_parameter("weight")) if config.final_norm else None,
             cos=self._floats(model.rotary.cos),
             sin=self._floats(model.rotary.sin),
             num_layers=config.num_layers,
@@ -169,8 +170,9 @@ def _fits(model: ChatGLMModel) -> bool:
     config = model.config
     if config.norm != "rmsnorm" or config.residual_after_norm or model.device.type != "cpu":
         return False
-    linears = [model.output]
+    linears: list[nn.Module] = [model.output]
     for layer in model.layers:
+        assert isinstance(layer, Layer)
         linears += [layer.qkv, layer.attention_out, layer.gate_up, layer.down]
     return all(_linear_fits(linear) for linear in linears)
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from chatglm3.prompt.message import INTERPRETER
 from chatglm3.prompt.reply import (
-    INTERPRETER,
     CallBegin,
     ReplyParser,
     TextDelta,

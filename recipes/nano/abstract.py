@@ -31,7 +31,7 @@ class AbstractDocuments:
         }
         self.digits = [tokenizer.encode(digit)[-1] for digit in "0123456789.,"]
         self.opening = tokenizer.encode("\n")  # of every message's text
-        self.kinds: tuple[Callable[[random.Random, bool], Exercise], ...] = (
+        self.kinds: tuple[Callable[[random.Random, int], Exercise], ...] = (
             self._repeat, self._go_on, self._look_up, self._name_of, self._call, self._repeat_few,
         )  # fmt: skip
 

@@ -12,6 +12,8 @@ from __future__ import annotations
 import torch
 from transformers import GlmForCausalLM
 
+from chatglm3.config import ModelConfig
+
 _BACK = (1.0, 1.0, 2.0)
 """How many tokens back the heads of a group look, in turn."""
 _PULL = (49.0, 30.0, 20.0, 10.0)
@@ -19,7 +21,7 @@ _PULL = (49.0, 30.0, 20.0, 10.0)
 
 
 @torch.no_grad()
-def wire(model: GlmForCausalLM, embedding_std: float = 0.1) -> None:
+def wire(model: GlmForCausalLM, config: ModelConfig, embedding_std: float = 0.1) -> None:
     """Overwrite a new network's embeddings and attention weights.
 
     In layers 0, 2, ... the heads of the first key/value group look back and pass on the token that they see,
@@ -27,10 +29,7 @@ def wire(model: GlmForCausalLM, embedding_std: float = 0.1) -> None:
     whose predecessor equals the present token. The second group looks for equal tokens in every layer, and
     copies.
     """
-    config = model.config
-    heads, groups, dim, width = (
-        config.num_attention_heads, config.num_key_value_heads, config.head_dim, config.hidden_size,
-    )  # fmt: skip
+    heads, groups, dim, width = config.num_heads, config.num_kv_heads, config.head_dim, config.hidden_size
     share = heads // groups
     turned = torch.linalg.qr(torch.randn(width, width))[0]
     rotary = dim // 2  # of a head's dimensions; the others know no position

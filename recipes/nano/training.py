@@ -142,8 +142,9 @@ def _train(rank: int, settings: Settings, processes: int, meeting: str) -> None:
         dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=processes)
     torch.manual_seed(settings.seed)
     tokenizer = tokenizer_of(settings)
-    model = new_glm(settings.model_config(tokenizer.vocab_size), tied=True)
-    wire(model)
+    config = settings.model_config(tokenizer.vocab_size)
+    model = new_glm(config, tied=True)
+    wire(model, config)
     nn.Module.to(model, device)
     on_gpu = device == "cuda"
     train(
