@@ -47,8 +47,8 @@ void multiply_tile(const Matrix& m, int64_t block, const Quantized& x, const Out
                 I16 bytes[Blocks];
                 unroll<Blocks>([&](auto b) INLINE {
                     bytes[b] = load_bytes(weight + b * block_bytes);
-                    // Beyond the page the hardware does not look ahead; at one token memory is all that counts.
-                    if constexpr (Tokens <= 2) __builtin_prefetch(weight + b * block_bytes + 2048);
+                    // The hardware does not look beyond the page; for few tokens memory is all that counts.
+                    __builtin_prefetch(weight + b * block_bytes + 2048);
                 });
                 weight += 64;
                 if constexpr (Bits == 4) {

@@ -24,7 +24,7 @@ constexpr int kTileTokens = 6;
 constexpr int kDenseRows = 4;
 constexpr int kDenseTokens = 5;
 constexpr int kAttentionBlocks = 2;
-constexpr int kAttentionWide = 8;
+constexpr int kAttentionWide = 16;
 constexpr int kAttentionPair = 6;
 
 inline F16 zero() { return {_mm512_setzero_ps()}; }
