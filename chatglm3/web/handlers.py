@@ -14,6 +14,7 @@ from chatglm3.errors import ChatGLM3Error
 from chatglm3.prompt import CallDelta, TextDelta
 from chatglm3.tools import Toolbox
 from chatglm3.web import export
+from chatglm3.web.browser import COOKIE
 from chatglm3.web.conversation import Conversation, Mode
 from chatglm3.web.drawing import chat_messages, markdown
 from chatglm3.web.live import Begun
@@ -22,7 +23,6 @@ from chatglm3.web.settings import Settings
 from chatglm3.web.texts import Texts
 from chatglm3.web.users import Users
 
-COOKIE = "chatglm3_browser"
 FRAME_SECONDS = 0.06
 LARGEST_FILE = 32 * 2**20
 

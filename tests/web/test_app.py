@@ -12,14 +12,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from starlette import status
 from starlette.testclient import TestClient
+from starlette.websockets import WebSocketDisconnect
 
 pytest.importorskip("gradio", reason="the page needs gradio: pip install 'chatglm3[web]'")
 
 from chatglm3.cli import main
 from chatglm3.web import Host, Store, Users
-from chatglm3.web.app import POLICY, create_page
-from chatglm3.web.handlers import COOKIE
+from chatglm3.web.app import create_page
+from chatglm3.web.browser import COOKIE, POLICY
 from tests.server.conftest import LiveServer
 
 LOCAL = "http://127.0.0.1:7860"
@@ -79,6 +81,23 @@ def test_nothing_may_come_from_elsewhere(page: Callable[[], TestClient]) -> None
 def test_a_local_page_answers_to_local_names_only(page: Callable[[], TestClient]) -> None:
     assert page().get("/en/", headers={"host": "evil.example"}).status_code == 421
     assert page().get("/en/", headers={"host": "localhost:7860"}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("headers", "code"),
+    [
+        ({"origin": LOCAL}, status.WS_1000_NORMAL_CLOSURE),  # the page itself has none
+        ({"origin": "http://evil.example"}, status.WS_1008_POLICY_VIOLATION),
+        ({"origin": "http://evil.example", "host": "evil.example"}, status.WS_1008_POLICY_VIOLATION),
+    ],
+)
+def test_a_page_from_elsewhere_cannot_open_a_socket(
+    page: Callable[[], TestClient], headers: dict[str, str], code: int
+) -> None:
+    address = LOCAL.replace("http", "ws") + "/socket"
+    with pytest.raises(WebSocketDisconnect) as refused, page().websocket_connect(address, headers=headers):
+        pass
+    assert refused.value.code == code
 
 
 def test_accounts_are_asked_for(users: Users, tmp_path: Path) -> None:
