@@ -20,15 +20,16 @@ All of it but the page, in a program:
 
 While the loop runs, other threads (callbacks of the page) may call `session.stop()`, and decide with
 `session.approve(True)` whenever `session.approval` holds a call that wants to be approved. An answered
-conversation can be changed: `session.again(settings)` regenerates; `conversation.rewind(step.message)` takes
-a question back and returns its text, for `ask` (edit), or for the input box (undo; then `session.keep()`).
+conversation can be changed: `session.again(settings)` regenerates; `session.ask(text, settings,
+instead_of=step.message)` edits; `session.take_back(step.message)` returns a question to be rewritten (undo).
+While it is answered these, and `session.choose_mode(mode)`, raise BusyError.
 `export.to_json`, `to_markdown` and `export.read_file` write and read files; `users.add` takes what was read.
 """
 
 from chatglm3.web.api import Api, ModelInfo
 from chatglm3.web.conversation import MODES, Conversation, Mode, Step
 from chatglm3.web.live import ApprovalWanted
-from chatglm3.web.session import Host, Session
+from chatglm3.web.session import BusyError, Host, Session
 from chatglm3.web.settings import Settings
 from chatglm3.web.store import Entry, Store, default_path
 from chatglm3.web.users import Users
@@ -37,6 +38,7 @@ __all__ = [
     "MODES",
     "Api",
     "ApprovalWanted",
+    "BusyError",
     "Conversation",
     "Entry",
     "Host",

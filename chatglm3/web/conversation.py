@@ -195,6 +195,14 @@ def written_call(message: Message) -> str:
     return json.dumps(arguments, ensure_ascii=False, indent=2)
 
 
+def split_announcements(question: str) -> tuple[str, str]:
+    """What announces uploaded files at the beginning of a question, and what was written."""
+    end = 0
+    while found := _UPLOAD.match(question, end):
+        end = found.end()
+    return question[:end], question[end:]
+
+
 def cut_title(text: str) -> str:
     """The beginning of a text, on one line."""
     line = " ".join(text.split())

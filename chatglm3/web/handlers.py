@@ -18,7 +18,7 @@ from chatglm3.web.browser import COOKIE
 from chatglm3.web.conversation import Conversation, Mode
 from chatglm3.web.drawing import chat_messages, markdown
 from chatglm3.web.live import Begun
-from chatglm3.web.session import Progress, Session, open_tools
+from chatglm3.web.session import BusyError, Progress, Session, open_tools
 from chatglm3.web.settings import Settings
 from chatglm3.web.texts import Texts
 from chatglm3.web.users import Users
@@ -66,9 +66,10 @@ class Handlers:
     def choose_mode(self, id: str, mode: Mode, request: gr.Request) -> View:
         """Go on in another mode."""
         owner, session = self._session(id, request)
-        session.conversation.mode = mode
-        if session.conversation.messages:
-            session.keep()
+        try:
+            session.choose_mode(mode)
+        except ChatGLM3Error as error:
+            self._complain(error)
         return self._view(owner, session)
 
     def send(self, message: Mapping[str, Any], id: str, mode: Mode, request: gr.Request) -> Iterator[View]:
@@ -76,19 +77,15 @@ class Handlers:
         text = str(message.get("text") or "")
         files = [Path(file) for file in message.get("files") or ()]
         owner, session = self._session(id, request)
-        session.conversation.mode = "code" if files else mode
         if not text.strip() and not files:
             yield {}
             return
-        if session.is_running:
-            gr.Warning(self._texts.busy)
-            yield {}
-            return
         try:
+            session.choose_mode("code" if files else mode)
             for file in files:
                 session.upload(file.name, file.read_bytes())
         except (ChatGLM3Error, OSError) as error:
-            gr.Warning(str(error))
+            self._complain(error)
             yield {}
             return
         if not text.strip():
@@ -105,19 +102,18 @@ class Handlers:
     def edit(self, id: str, data: gr.EditData, request: gr.Request) -> Iterator[View]:
         """Ask an earlier question in other words; what came after it goes."""
         owner, session = self._session(id, request)
-        earlier = session.conversation.rewind(self._message(session, data.index))
-        session.uploads = _announcements(earlier)
-        yield from self._follow(
-            owner, session, session.ask(_text(data.value), self._settings(owner)), request
-        )
+        earlier = self._message(session, data.index)
+        answer = session.ask(_text(data.value), self._settings(owner), instead_of=earlier)
+        yield from self._follow(owner, session, answer, request)
 
     def undo(self, id: str, data: gr.UndoData, request: gr.Request) -> View:
         """Take back a question and its answer; its text can be written anew."""
         owner, session = self._session(id, request)
-        question = session.conversation.rewind(self._message(session, data.index))
-        session.uploads = _announcements(question)
-        session.keep()
-        text = question.removeprefix(session.uploads)
+        try:
+            text = session.take_back(self._message(session, data.index))
+        except ChatGLM3Error as error:
+            self._complain(error)
+            return self._view(owner, session)
         return {**self._view(owner, session), "message": {"text": text, "files": []}}
 
     def observe(self, result: str, id: str, request: gr.Request) -> Iterator[View]:
@@ -241,7 +237,7 @@ class Handlers:
                 drawn = now
                 yield {"chat": self._chat(session)[0], **self._approval(session)}
         except ChatGLM3Error as error:
-            gr.Warning(str(error))
+            self._complain(error)
         finally:
             self._tabs.pop(str(request.session_hash), None)
         yield {**self._view(owner, session), "message": gr.update(submit_btn=True, stop_btn=False)}
@@ -281,8 +277,11 @@ class Handlers:
         numbers = self._chat(session)[1]
         number = numbers[index if isinstance(index, int) else index[0]]
         found = session.steps[number].message
-        assert found is not None
-        return found
+        return len(session.conversation.messages) if found is None else found  # None: it is being written
+
+    def _complain(self, error: Exception) -> None:
+        """Say what did not work."""
+        gr.Warning(self._texts.busy if isinstance(error, BusyError) else str(error))
 
     def _approval(self, session: Session) -> View:
         call = session.approval
@@ -369,12 +368,6 @@ def _owner(request: gr.Request) -> str:
         return f"user:{request.username}"
     cookie = dict(request.cookies or {}).get(COOKIE)
     return f"browser:{cookie}" if cookie else f"tab:{request.session_hash}"
-
-
-def _announcements(question: str) -> str:
-    """The part of a question that announces files."""
-    found = re.match(r"(?:#File: [^\n]+\n#Size: \d+\n#File uploaded\n)*", question)
-    return found[0] if found else ""
 
 
 def _text(value: Any) -> str:

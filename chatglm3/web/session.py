@@ -7,7 +7,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -17,7 +17,7 @@ from chatglm3.errors import ChatGLM3Error, ServerError, ToolError
 from chatglm3.prompt import INTERPRETER, Message, ToolCall
 from chatglm3.tools import McpServer, Tool, Toolbox
 from chatglm3.web.api import Api, StoppedError
-from chatglm3.web.conversation import Conversation, Detail, Step
+from chatglm3.web.conversation import Conversation, Detail, Mode, Step, split_announcements
 from chatglm3.web.live import ApprovalWanted, Begun, LiveSteps
 from chatglm3.web.replies import RemoteReplies
 from chatglm3.web.settings import Settings, read_definitions
@@ -29,6 +29,13 @@ log = logging.getLogger(__name__)
 
 MAX_ROUNDS = 8
 Progress: TypeAlias = "Begun | Event | ApprovalWanted"
+
+
+class BusyError(ServerError):
+    """The conversation cannot be changed, because it is being answered."""
+
+    def __init__(self) -> None:
+        super().__init__("this conversation is being answered in another window; wait, or stop it there")
 
 
 @dataclass(frozen=True)
@@ -69,7 +76,8 @@ class Session:
 
     `ask`, `again` and `observe` answer: they yield events, after each of which `steps` has something new to
     draw. They end when the answer does, is stopped, or fails (`problem` says why); what was said until then
-    is kept. Closing the iterator stops the answer. All else may be called from other threads meanwhile.
+    is kept. Closing the iterator stops the answer. All else may be called from other threads meanwhile; what
+    changes the conversation raises BusyError then.
 
     save: called with the conversation whenever it should be kept.
     """
@@ -88,7 +96,8 @@ class Session:
         """When somebody last did something here."""
         self._host = host
         self._save = save
-        self._running = threading.Lock()
+        self._changing = threading.Lock()
+        """Held while the conversation is changed without an answer, and to begin one."""
         self._run: _Run | None = None
         self._allowed: set[str] = set()
         self._interpreter: Interpreter | None = None
@@ -97,7 +106,7 @@ class Session:
     @property
     def is_running(self) -> bool:
         """Whether an answer is being made."""
-        return self._running.locked()
+        return self._run is not None
 
     @property
     def steps(self) -> list[Step]:
@@ -105,10 +114,12 @@ class Session:
         run = self._run
         return [*self.conversation.steps, *(run.live.steps if run else ())]
 
-    def ask(self, question: str, settings: Settings) -> Iterator[Progress]:
-        """Answer a question."""
+    def ask(self, question: str, settings: Settings, *, instead_of: int | None = None) -> Iterator[Progress]:
+        """Answer a question; instead_of: the message of an earlier one, which goes with all after it."""
 
         def add() -> None:
+            if instead_of is not None:
+                self._rewind(instead_of)
             text, self.uploads = self.uploads + question, ""
             self.conversation.set_messages([*self.conversation.messages, Message("user", text)])
 
@@ -121,6 +132,23 @@ class Session:
     def observe(self, results: Sequence[str], settings: Settings) -> Iterator[Progress]:
         """Go on with the results of the calls in `conversation.waiting`, which the person gives."""
         return self._answer(lambda: self.conversation.observe(results), settings)
+
+    def take_back(self, message: int) -> str:
+        """Take back the question before or at `message` and all that follows; returns what was written.
+
+        What announced its files goes with the next question. Raises InvalidMessageError, BusyError.
+        """
+        with self._unanswered():
+            question = self._rewind(message)
+            self._save(self.conversation)
+            return question
+
+    def choose_mode(self, mode: Mode) -> None:
+        """Go on in a mode. Raises BusyError."""
+        with self._unanswered():
+            self.conversation.mode = mode
+            if self.conversation.messages:
+                self._save(self.conversation)
 
     def stop(self) -> None:
         """End the answer under way: model, tools and program."""
@@ -158,10 +186,6 @@ class Session:
         """One of them. Raises InterpreterError."""
         return self._started_interpreter().fetch(path)
 
-    def keep(self) -> None:
-        """Keep the conversation after a change to it."""
-        self._save(self.conversation)
-
     def forget(self) -> None:
         """Close, and keep nothing from now on."""
         self._save = lambda _: None
@@ -178,20 +202,34 @@ class Session:
 
     def _answer(self, change: Callable[[], None], settings: Settings) -> Iterator[Progress]:
         """Change the conversation and answer it."""
-        if not self._running.acquire(blocking=False):
-            raise ServerError("this conversation is being answered in another window; wait, or stop it there")
+        with self._unanswered():
+            self._run = run = _Run()  # from here on it can be stopped
         try:
             self.problem, self.approval, self.observed = None, None, []
             self.used = time.monotonic()
             change()
             self._save(self.conversation)
-            self._run = run = _Run()
             yield from self._follow(run, settings)
         finally:
-            self._run = self.approval = None
+            self.approval = None
             self.used = time.monotonic()
-            self._save(self.conversation)
-            self._running.release()
+            try:
+                self._save(self.conversation)
+            finally:
+                self._run = None
+
+    @contextmanager
+    def _unanswered(self) -> Iterator[None]:
+        """No answer is under way, and none begins meanwhile. Raises BusyError."""
+        with self._changing:
+            if self._run is not None:
+                raise BusyError
+            yield
+
+    def _rewind(self, message: int) -> str:
+        announcements, question = split_announcements(self.conversation.rewind(message))
+        self.uploads = announcements + self.uploads
+        return question
 
     def _follow(self, run: _Run, settings: Settings) -> Iterator[Progress]:
         """The events of an answer, which another thread makes: so stopping need not wait for it."""

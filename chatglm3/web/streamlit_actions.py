@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,8 +10,7 @@ import streamlit as st
 
 from chatglm3.errors import ChatGLM3Error, InvalidMessageError
 from chatglm3.web import export
-from chatglm3.web.conversation import Mode
-from chatglm3.web.session import Progress, Session
+from chatglm3.web.session import BusyError, Progress, Session
 from chatglm3.web.settings import Settings
 from chatglm3.web.streamlit_drawing import plain
 from chatglm3.web.streamlit_follow import follow
@@ -44,9 +42,10 @@ class Actions:
         """Answer a question, and take the files that come with it; they are for the interpreter."""
         given = st.session_state["question"]
         try:
+            if given.files:
+                session.choose_mode("code")
             for file in given.files:
                 session.upload(file.name, file.getvalue())
-                session.conversation.mode = "code"
             if given.text.strip():
                 follow(session, session.ask(given.text, self._settings))
         except ChatGLM3Error as error:
@@ -68,12 +67,10 @@ class Actions:
 
     def edit(self, session: Session) -> None:
         """Take the last question back into the input; what announced its files goes with the next one."""
-        conversation = session.conversation
-        question = conversation.rewind(len(conversation.messages) - 1)
-        text = without_announcements(question)
-        session.uploads = question.removesuffix(text)
-        session.keep()
-        st.session_state["question"] = text
+        try:
+            st.session_state["question"] = session.take_back(len(session.conversation.messages))
+        except ChatGLM3Error as error:
+            self._complain(error)
 
     def new(self) -> None:
         """Begin a conversation, in the mode of the one before."""
@@ -104,10 +101,10 @@ class Actions:
 
     def choose_mode(self, session: Session) -> None:
         """Go on in another mode."""
-        mode: Mode = st.session_state["mode"]
-        session.conversation.mode = mode
-        if session.conversation.messages:
-            session.keep()
+        try:
+            session.choose_mode(st.session_state["mode"])
+        except ChatGLM3Error as error:
+            self._complain(error)
 
     def keep_settings(self) -> None:
         """Keep what the settings' inputs hold."""
@@ -140,9 +137,5 @@ class Actions:
 
     def _complain(self, problem: Exception | str) -> None:
         """Say on the page, when it is drawn next, what did not work."""
-        st.session_state["notice"] = plain(str(problem))
-
-
-def without_announcements(question: str) -> str:
-    """A question without what announces files at its beginning."""
-    return re.sub(r"\A(?:#File: [^\n]+\n#Size: \d+\n#File uploaded\n)*", "", question)
+        text = self.texts.busy if isinstance(problem, BusyError) else str(problem)
+        st.session_state["notice"] = plain(text)

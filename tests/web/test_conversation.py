@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -46,7 +47,7 @@ def same(a: Conversation, b: Conversation) -> bool:
 
 
 @pytest.mark.parametrize("write", [export.to_json, export.to_markdown])
-def test_files_hold_all_of_a_conversation(write, tmp_path: Path) -> None:
+def test_files_hold_all_of_a_conversation(write: Callable[[Conversation], str], tmp_path: Path) -> None:
     made = example()
     file = tmp_path / "file"
     file.write_text(write(made), encoding="utf-8")
@@ -137,7 +138,7 @@ def test_users_hold_what_is_used_and_close_what_is_not(host: Host) -> None:
     assert users.session("ada", session.conversation.id) is session
     assert users.session("bob", session.conversation.id) is None
     session.conversation.set_messages([Message("user", "Hi")])
-    session.keep()
+    session.choose_mode("tool")  # which keeps it
     users.close_idle()
     assert users.session("ada", session.conversation.id) is session
     session.used -= 1000

@@ -18,8 +18,9 @@ from chatglm3.errors import InvalidMessageError, ServerError
 from chatglm3.prompt import INTERPRETER, CallEnd, Message, TextDelta, ToolCall, render
 from chatglm3.tools import ToolResult, tool
 from chatglm3.tools.interpreter import best_isolation
-from chatglm3.web import Api, ApprovalWanted, Conversation, Host, Session, Settings
+from chatglm3.web import Api, ApprovalWanted, BusyError, Conversation, Host, Session, Settings
 from chatglm3.web.conversation import Step
+from chatglm3.web.live import Begun
 from chatglm3.web.replies import RemoteReplies, openai_messages
 from chatglm3.web.session import MAX_ROUNDS, Progress, open_tools
 from tests.server.conftest import LiveServer
@@ -246,9 +247,12 @@ def test_regenerate_edit_and_undo(session: Make, script: Script) -> None:
     list(talk.ask("Say", GREEDY))
     list(talk.again(GREEDY))
     assert shown(talk) == [("user", "Say"), ("text", "Two.")]
-    assert talk.conversation.rewind(1) == "Say"
-    list(talk.ask("Say more", GREEDY))
+    list(talk.ask("Say more", GREEDY, instead_of=0))
     assert shown(talk) == [("user", "Say more"), ("text", "Three.")]
+    assert talk.take_back(1) == "Say more"
+    assert shown(talk) == []
+    with pytest.raises(InvalidMessageError, match="no question"):
+        talk.take_back(0)
     with pytest.raises(InvalidMessageError, match="no question"):
         Conversation().rewind(0)
 
@@ -258,9 +262,39 @@ def test_a_conversation_is_answered_once_at_a_time(session: Make, script: Script
     talk = session()
     first = talk.ask("Count", GREEDY)
     next(first)
-    with pytest.raises(ServerError, match="another window"):
-        next(talk.ask("And me?", GREEDY))
+    changes: list[Callable[[], object]] = [
+        lambda: next(talk.ask("And me?", GREEDY)),
+        lambda: next(talk.ask("And me?", GREEDY, instead_of=0)),
+        lambda: next(talk.again(GREEDY)),
+        lambda: talk.take_back(0),
+        lambda: talk.choose_mode("tool"),
+    ]
+    for change in changes:
+        with pytest.raises(BusyError, match="another window"):
+            change()
+    assert talk.conversation.mode == "chat"
+    assert talk.conversation.messages == [Message("user", "Count")]
+    assert talk.is_running
     first.close()  # type: ignore[attr-defined]
+    talk.choose_mode("tool")
+    assert talk.take_back(1) == "Count"
+
+
+def test_a_stop_is_heard_from_the_first_moment_on(host: Host, script: Script) -> None:
+    script.say(SLOWLY)
+    talk = Session(host, Conversation(), lambda conversation: talk.stop())
+    assert [type(event) for event in talk.ask("Count", GREEDY)] == [Begun]
+    assert shown(talk) == [("user", "Count")]
+    assert not talk.is_running
+
+
+def test_announced_files_go_with_the_next_question(session: Make) -> None:
+    announced = "#File: /mnt/data/n.csv\n#Size: 4\n#File uploaded\n"
+    talk = session("code")
+    talk.conversation.set_messages([Message("user", f"{announced}How many rows?"), Message("assistant", "2")])
+    talk.uploads = announced.replace("n.csv", "later.csv")
+    assert talk.take_back(1) == "How many rows?"
+    assert talk.uploads == announced + announced.replace("n.csv", "later.csv")
 
 
 def test_a_long_conversation_loses_its_oldest_turns(session: Make, script: Script) -> None:
