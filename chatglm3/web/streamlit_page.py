@@ -292,8 +292,7 @@ class Page:
         """What stands after the last answer."""
         texts, conversation = self.texts, session.conversation
         if session.problem is not None:
-            reason = f" {plain(str(session.problem))}"  # bold text ends only before a space, after 「：」
-            st.error(texts.error.format(reason=reason), icon=":material/error:")
+            st.error(texts.error.format(reason=plain(str(session.problem))), icon=":material/error:")
         if waiting := conversation.waiting:
             keys = [f"result-{conversation.id}-{number}" for number in waiting]
             with st.form("observe"):

@@ -89,6 +89,14 @@ def test_both_languages_say_the_same() -> None:
     assert len(re.findall("[\u4e00-\u9fff]", said)) > 300
 
 
+def test_bold_text_ends() -> None:
+    """CommonMark ends it after punctuation only before a space or more punctuation."""
+    for texts in LANGUAGES.values():
+        for text in _leaves(dataclasses.asdict(texts)):
+            for inner, after in re.findall(r"\*\*(.+?)\*\*(.?)", text):
+                assert inner[-1] not in "：:。.!！?？" or after in ("", " "), text
+
+
 def _leaves(value: object) -> list[str]:
     return (
         [text for item in value.values() for text in _leaves(item)]
