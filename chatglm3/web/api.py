@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import queue
+import threading
+import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +17,8 @@ from chatglm3.errors import ChatGLM3Error, PromptTooLongError, ServerError
 from chatglm3.tools.background import EventLoopThread
 
 _CONNECT_SECONDS = 10.0
+_AWAY_SECONDS = 30.0
+"""For which a server that could not name its model is taken to be away."""
 
 
 class StoppedError(ChatGLM3Error):
@@ -48,22 +52,29 @@ class Api:
         self._loop = EventLoopThread("chatglm3-api")
         self._client: httpx.AsyncClient | None = None
         self._model: ModelInfo | None = None
+        self._asking = threading.Lock()
+        self._problem = ""
+        self._away_until = 0.0
 
     @property
     def model(self) -> ModelInfo:
-        """The model that answers. Raises ServerError as long as the server cannot be reached."""
-        if self._model is None:
-            offered = self._loop.start(self._models()).future.result()
-            found = [model for model in offered if self._asked_model in (None, model.name)]
-            if not found:
-                names = ", ".join(model.name for model in offered) or "none"
-                raise ServerError(f"{self.url} has no model {self._asked_model!r}; it has {names}")
-            self._model = found[0]
-        return self._model
+        """The model that answers. Raises ServerError as long as the server cannot be reached.
+
+        A page asks whenever it is drawn: a server that does not answer is asked again only after a while.
+        """
+        with self._asking:
+            if self._model is None and time.monotonic() < self._away_until:
+                raise ServerError(self._problem)
+            try:
+                return self._find_model(_CONNECT_SECONDS)
+            except ChatGLM3Error as error:
+                self._problem, self._away_until = str(error), time.monotonic() + _AWAY_SECONDS
+                raise
 
     def stream(self, body: Mapping[str, Any]) -> ChatStream:
         """Ask /chat/completions. Returns once the answer begins; raises ServerError or PromptTooLongError."""
-        return ChatStream(self._loop, self._chunks({**body, "model": self.model.name, "stream": True}))
+        model = self._find_model(self._timeout.read)  # a person who tries again means it
+        return ChatStream(self._loop, self._chunks({**body, "model": model.name, "stream": True}))
 
     def close(self) -> None:
         """End what is under way, and the connections."""
@@ -71,15 +82,26 @@ class Api:
             self._loop.start(self._client.aclose()).future.result()
         self._loop.close()
 
+    def _find_model(self, timeout: float | None) -> ModelInfo:
+        if self._model is None:
+            offered = self._loop.start(self._models(timeout)).future.result()
+            found = [model for model in offered if self._asked_model in (None, model.name)]
+            if not found:
+                names = ", ".join(model.name for model in offered) or "none"
+                raise ServerError(f"{self.url} has no model {self._asked_model!r}; it has {names}")
+            self._model = found[0]
+        return self._model
+
     def _http(self) -> httpx.AsyncClient:
         if self._client is None:  # it belongs to the loop in which it is first used
             # A server on this machine, or one that was named: no proxy of the environment stands between.
             self._client = httpx.AsyncClient(headers=self._headers, timeout=self._timeout, trust_env=False)
         return self._client
 
-    async def _models(self) -> list[ModelInfo]:
+    async def _models(self, timeout: float | None) -> list[ModelInfo]:
         try:
-            response = await self._http().get(f"{self.url}/models")
+            limits = httpx.Timeout(timeout, connect=_CONNECT_SECONDS)
+            response = await self._http().get(f"{self.url}/models", timeout=limits)
             if response.is_error:
                 raise self._refusal(response)
             return [ModelInfo(item["id"], item.get("max_model_len")) for item in response.json()["data"]]
