@@ -11,18 +11,10 @@ from typing import Any
 from chatglm3.tools import Image
 from chatglm3.web.conversation import Step
 from chatglm3.web.export import fenced
+from chatglm3.web.markup import FENCE, MATH, SPAN
 from chatglm3.web.texts import Texts
 
-_FENCE = re.compile(
-    r"^ {0,3}(?P<fence>`{3,}|~{3,})[^\n]*(?:\n.*?)??(?:^ {0,3}(?P=fence)[`~]*[ \t]*$|\Z)", re.M | re.S
-)
-_SPAN = re.compile(r"(?<!`)(?P<ticks>`+)(?!`).+?(?<!`)(?P=ticks)(?!`)", re.S)
-_MATH = re.compile(
-    r"\$\$.+?\$\$|\\\[.+?\\\]|\\\(.+?\\\)"
-    # Pandoc's rule, by which "$5 and $6" is no formula
-    r"|(?<![\\$\w])\$(?=[^\s$])(?P<inline>[^$\n]*?[^\s\\$])\$(?![\d$])",
-    re.S,
-)
+_FENCE, _SPAN, _MATH = (re.compile(pattern, re.M | re.S) for pattern in (FENCE, SPAN, MATH))
 _SUFFIXES = {"image/png": ".png", "image/jpeg": ".jpg", "image/gif": ".gif", "image/webp": ".webp"}
 
 

@@ -9,13 +9,11 @@ from collections.abc import Sequence
 import streamlit as st
 
 from chatglm3.web.conversation import Step
+from chatglm3.web.markup import FENCE, MATH, SPAN
 from chatglm3.web.texts import Texts
 
 _PARTS = re.compile(
-    r"(?P<fence>^ {0,3}(?P<marks>`{3,}|~{3,})[^\n]*(?:\n.*?)??(?:^ {0,3}(?P=marks)[`~]*[ \t]*$|\Z))"
-    r"|(?P<span>(?<!`)(?P<ticks>`+)(?!`).+?(?<!`)(?P=ticks)(?!`))"
-    r"|\$\$(?P<dollars>.+?)\$\$|\\\[(?P<brackets>.+?)\\\]|\\\((?P<parens>.+?)\\\)"
-    r"|(?<![\\$\w])\$(?=[^\s$])(?P<inline>[^$\n]*?[^\s\\$])\$(?![\d$])"  # Pandoc's rule: $5 and $6 is none
+    rf"(?P<fence>{FENCE})|(?P<span>{SPAN})|{MATH}"
     r"|(?P<address>https?://[\w./:?&=#%~+-]+)"
     r"|(?P<special><|(?<!\\)\$|!(?=\[)|:(?=[\w-]+\[))",
     re.M | re.S,
