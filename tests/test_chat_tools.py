@@ -34,13 +34,18 @@ def glm(tmp_path_factory: pytest.TempPathFactory) -> ChatGLM3:
     return ChatGLM3.load(folder, device="cpu")
 
 
+def tool_threads() -> set[threading.Thread]:
+    return {thread for thread in threading.enumerate() if thread.name == "chatglm3-tools"}
+
+
 @pytest.fixture(autouse=True)
 def _nothing_is_left_behind(glm: ChatGLM3) -> Iterator[None]:
+    before = tool_threads()  # of other tests' toolboxes, which live as long as their modules
     yield
     assert glm.engine.stats.blocks_used == 0
     glm.engine.check()
     end = time.monotonic() + 2
-    while any(thread.name == "chatglm3-tools" for thread in threading.enumerate()):
+    while tool_threads() - before:
         assert time.monotonic() < end
         time.sleep(0.01)
 
