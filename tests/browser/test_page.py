@@ -15,7 +15,7 @@ import pytest
 from tests.browser.conftest import Script, Tab, expect, page_over
 from tests.server.conftest import LiveServer
 
-SLOWLY = "\n " + "one two three four five six seven eight nine ten " * 12
+SLOWLY = "\n " + "one two three four five six seven eight nine ten " * 48  # most of the context
 
 
 def test_an_answer_streams_in(tab: Tab) -> None:
@@ -289,7 +289,7 @@ def test_closing_the_tab_ends_the_answer(
     browse: Callable[..., Tab], script: Script, model: LiveServer
 ) -> None:
     tab = browse().open()
-    script.say(SLOWLY * 5)
+    script.say(SLOWLY)
     tab.send("Count")
     expect(tab.answers).to_contain_text("two")
     tab.page.close()
