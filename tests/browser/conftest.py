@@ -36,7 +36,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.browser)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def model() -> Iterator[LiveServer]:
     """nano behind its server, in this process."""
     if not NANO.is_dir():
@@ -46,7 +46,7 @@ def model() -> Iterator[LiveServer]:
         yield live
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def scripted(model: LiveServer) -> Script:
     return Script(model.glm)
 
@@ -101,7 +101,7 @@ def page_over(url: str, folder: Path) -> Iterator[LivePage]:
             yield page
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def live(model: LiveServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LivePage]:
     with page_over(f"{model.url}/v1", tmp_path_factory.mktemp("page")) as page:
         yield page
@@ -117,7 +117,7 @@ def open_chromium() -> Iterator[Browser]:
         browser.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")  # no longer: Playwright keeps an event loop running in this thread
 def chromium() -> Iterator[Browser]:
     if CHROMIUM is None:
         pytest.skip("there is no Chromium; on Debian: apt-get install chromium")

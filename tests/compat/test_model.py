@@ -160,7 +160,8 @@ def test_config_has_the_published_names(folder: Path, model: AutoModel) -> None:
     assert config.to_dict()["model_type"] == "chatglm"
     assert model.num_parameters() == sum(p.numel() for p in tiny_model().parameters())
     same = AutoModel.from_pretrained(folder, config=config, device="cpu")
-    assert same(PROMPT).logits.equal(model(PROMPT).logits)
+    # One of them may run natively by now, which rounds otherwise.
+    assert torch.allclose(same(PROMPT).logits, model(PROMPT).logits, atol=1e-4)
     config.seq_length = 1024
     with pytest.raises(InvalidParameterError, match=r"config\.json"):
         AutoModel.from_pretrained(folder, config=config)

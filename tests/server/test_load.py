@@ -137,7 +137,6 @@ def resident(pid: int) -> int:
     return int(status.partition("VmRSS:")[2].split()[0])
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from /proc")
 def test_sixty_four_streams_for_a_minute() -> None:
     """The whole of it: the embedded model, a process of its own, memory and /health watched from outside."""

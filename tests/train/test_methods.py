@@ -14,7 +14,8 @@ from transformers import GlmForCausalLM
 
 from chatglm3.attention import packed_batch
 from chatglm3.checkpoint import load_model, save_model
-from chatglm3.quant import QuantConfig
+from chatglm3.kernels import Choice
+from chatglm3.quant import QuantConfig, kernels
 from chatglm3.train.answers import greedy_answers
 from chatglm3.train.base import TrainableGlm, load_base
 from chatglm3.train.config import parse_config
@@ -79,7 +80,10 @@ def test_the_base_computes_what_inference_computes(tmp_path: Path, layout: Any) 
 
 
 @pytest.mark.parametrize("scheme", [QuantConfig("int4"), QuantConfig("int8"), QuantConfig.published(4)])
-def test_a_quantized_folder_is_taken_as_it_is(tmp_path: Path, scheme: QuantConfig) -> None:
+def test_a_quantized_folder_is_taken_as_it_is(
+    tmp_path: Path, scheme: QuantConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kernels, "choose", lambda: Choice(None, "native kernels round activations"))
     plain, quantized = tmp_path / "plain", tmp_path / "quantized"
     save_model(tiny_model(), tiny_config(), plain)
     ours = load_model(plain, quantize=scheme)
