@@ -14,9 +14,9 @@ from tests.grammar.walk import follows, read, tiny_compiler, walk
 NAMES = st.sampled_from(["city", "days", "城市", "first-name", "from", "a", "b", "it's", '"', "x y", ""])
 SMALL = st.integers(0, 3)
 NUMERIC = st.sampled_from(["integer", "number"])
-SCALARS = (
-    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(-1e6, 1e6) | st.text(max_size=5)
-)
+# llguidance reads a schema's 1.749037914636665e-171 as its neighbour: it may be off by the last bit there.
+_FLOATS = st.floats(-1e6, 1e6).map(lambda number: round(number, 6))
+SCALARS = st.none() | st.booleans() | st.integers(-(2**53), 2**53) | _FLOATS | st.text(max_size=5)
 VALUES = SCALARS | st.lists(SCALARS, max_size=2)
 
 

@@ -110,7 +110,7 @@ def test_a_client_that_leaves_a_stream_is_cancelled(server: LiveServer, reset: b
 def test_a_client_that_leaves_before_its_answer_is_cancelled(server: LiveServer) -> None:
     steps = server.core.thread.stats.steps
     with pytest.raises(httpx2.ReadTimeout), httpx2.Client(base_url=server.url, trust_env=False) as client:
-        client.post("/v1/chat/completions", json=LONG | {"stream": False, "n": 3}, timeout=0.3)
+        client.post("/v1/chat/completions", json=LONG | {"stream": False, "n": 64}, timeout=0.3)
     server.wait_until_idle()
     assert server.core.thread.stats.steps - steps < 470
     assert "request_cancelled_total" in server.http.get("/metrics").text
@@ -210,7 +210,7 @@ def lines_of(connection: socket.socket) -> list[bytes]:
 
 def test_running_streams_end_properly_when_the_server_is_told_to_end(own: Callable[..., LiveServer]) -> None:
     server = own()
-    connection = begun_stream(server, LONG)
+    connection = begun_stream(server, LONG | {"n": 32})  # which takes longer than what is asked meanwhile
     drain(server)
     time.sleep(0.2)
     assert server.http.get("/health").status_code == 200
