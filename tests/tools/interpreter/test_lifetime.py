@@ -134,7 +134,6 @@ def test_nothing_is_left(mode: str, way: str, tmp_path: Path, monkeypatch: pytes
     end_conversation(way, mode, tmp_path, monkeypatch)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["namespaces", "landlock"])
 def test_nothing_is_left_of_a_hundred(mode: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(100):

@@ -26,7 +26,7 @@ def plain(execution: Execution) -> tuple[str, list[Output]]:
     return execution.status, kept
 
 
-@pytest.mark.parametrize("mode", ["namespaces", pytest.param("landlock", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("mode", ["namespaces", "landlock"])
 def test_the_same_outputs_inside_and_outside(mode: str) -> None:
     seen = {}
     for place in (mode, "unsafe"):
