@@ -101,8 +101,22 @@ def _train(words: list[str]) -> int:
     except Interrupted as stopped:
         print(stopped)
         return 130
+    _leave_group()
     for name, value in metrics.items():
         if name.startswith("eval_"):
             print(f"validation {name.removeprefix('eval_')}: {value:.4f}")
     print(f"done: {config.output}")
     return 0
+
+
+def _leave_group() -> None:
+    """Under torchrun: wait for the other processes, then take the process group down.
+
+    gloo's threads abort a process that exits while they run, now and then; and the first process keeps the
+    meeting place of all, so none may leave before the last has done its work.
+    """
+    import torch.distributed as dist
+
+    if dist.is_available() and dist.is_initialized():
+        dist.barrier()
+        dist.destroy_process_group()
