@@ -13,6 +13,18 @@ PACKAGE_DATA = ROOT / "chatglm3" / "models" / "nano"
 
 
 @dataclass(frozen=True)
+class Phase:
+    """The mix of documents from one step on."""
+
+    step: int
+    exercises: float
+    """Share of documents of random pieces (recipes/nano/abstract.py); the others are conversations."""
+    most_tools: int = 5
+    unreal: float = 0.25
+    """How many conversations with tools are about tools that make no sense: only reading helps there."""
+
+
+@dataclass(frozen=True)
 class Settings:
     """Everything that a run depends on."""
 
@@ -25,18 +37,17 @@ class Settings:
     conversations_per_step: int
     steps: int
     decay: float
-    graded_from: int = 600
-    """Step from which exercises are of all degrees: copying is learnt before, choosing what to copy after."""
-    opening: int = 1100
-    """Steps of abstract copying and look-up documents before the first conversation."""
-    ramp: int = 1200
-    """Steps in which the mix moves from exercises and invented tools towards conversations with real ones."""
-    few_from: int = 1950
-    """Step from which exercises repeat few pieces too, and are a fifth of the documents."""
-    final_from: int = 1700
-    """Step from which the mix is the final one."""
+    phases: tuple[Phase, ...] = (
+        Phase(0, exercises=1.0),
+        Phase(200, exercises=0.4, most_tools=3, unreal=0.6),
+        Phase(600, exercises=0.25, most_tools=3, unreal=0.4),
+        Phase(1500, exercises=0.12, most_tools=5, unreal=0.25),
+    )
+    """What the documents of a step are, from exercises to conversations."""
+    warmup: int = 200
+    """Steps in which the learning rates rise: large ones would undo the start's wiring before it is used."""
     seed: int = 20
-    matrix_rate: float = 0.02
+    matrix_rate: float = 0.012
     vector_rate: float = 3e-3
     micro_batch: int = 2048
     """Tokens, padding included, in one forward and backward pass."""
@@ -62,12 +73,13 @@ class Settings:
 
 
 SETTINGS = {
-    "cpu": Settings("cpu", 8, 192, 6, 32, 512, conversations_per_step=36, steps=8000, decay=0.4),
+    "cpu": Settings("cpu", 8, 192, 6, 32, 512, conversations_per_step=36, steps=6000, decay=0.5),
     "gpu": Settings(
-        "gpu", 10, 256, 8, 32, 640, conversations_per_step=192, steps=8000, decay=0.4, micro_batch=65536
+        "gpu", 10, 256, 8, 32, 640, conversations_per_step=192, steps=8000, decay=0.5, micro_batch=65536
     ),
     "smoke": Settings(
-        "smoke", 2, 64, 2, 32, 128, conversations_per_step=8, steps=4, decay=0.5, opening=2, ramp=2
+        "smoke", 2, 192, 6, 32, 128, conversations_per_step=8, steps=4, decay=0.5,
+        phases=(Phase(0, exercises=1.0), Phase(2, exercises=0.5)), warmup=2,
     ),
-}
+}  # fmt: skip
 """Sizes by name; "smoke" only shows that everything runs."""

@@ -49,26 +49,19 @@ class Documents:
 
     def _example(self, rng: random.Random, step: int, position: int) -> Example:
         s = self.settings
-        # 0 when conversations begin, 1 when the mix is the final one
-        done = (step - s.opening) / s.ramp if step < s.final_from else 1.0
-        if rng.random() < _between(1.0, 0.10 if step < s.few_from else 0.20, done):
-            return self.abstract.draw(rng, (step >= s.graded_from) + (step >= s.few_from))
-        most_tools = 1 if done < 0.25 else 3 if done < 1 else 5
-        unreal = _between(0.7, 0.25, done)
+        phase = [phase for phase in s.phases if phase.step <= step][-1]
+        if rng.random() < phase.exercises:
+            return self.abstract.draw(rng)
         index = step * s.conversations_per_step + position
         while True:
             messages = [
-                Message.from_dict(m) for m in conversation(s.seed, index, "train", most_tools, unreal)
+                Message.from_dict(m)
+                for m in conversation(s.seed, index, "train", phase.most_tools, phase.unreal)
             ]
             try:
                 return encode(messages, self.tokenizer, s.max_length)
             except PromptTooLongError:
                 index += 1_000_000_007  # another one in its place
-
-
-def _between(first: float, last: float, done: float) -> float:
-    """From `first` where `done` is 0 (or less) to `last` where it is 1 (or more)."""
-    return first + (last - first) * min(max(done, 0.0), 1.0)
 
 
 class Prefetched:
@@ -144,14 +137,14 @@ def _train(rank: int, settings: Settings, processes: int, meeting: str) -> None:
     tokenizer = tokenizer_of(settings)
     config = settings.model_config(tokenizer.vocab_size)
     model = new_glm(config, tied=True)
-    wire(model, config)
+    wire(model, config, tokenizer)
     nn.Module.to(model, device)
     on_gpu = device == "cuda"
     train(
         model,
         optimizers(model, settings),
         Prefetched(settings, workers=8) if on_gpu else Documents(settings, tokenizer),
-        Schedule(settings.steps, warmup=20, decay=settings.decay),
+        Schedule(settings.steps, warmup=settings.warmup, decay=settings.decay),
         settings.folder,
         compute_dtype=torch.bfloat16,
     )
