@@ -83,7 +83,7 @@ class Groupwise:
             if not scales.isfinite().all():
                 raise CheckpointError("a weight to be quantized holds inf or nan; the checkpoint is damaged")
             # Codes are chosen for the scale as it is stored, so its rounding costs nothing.
-            codes = _codes(grouped, scales, self.bits).flatten(1)
+            codes = nearest_codes(grouped, scales, self.bits).flatten(1)
             plain["qweight"][block] = codes.to(torch.int8) if self.bits == 8 else pack_nibbles(codes)
             plain["scales"][block] = scales.squeeze(2)
         return plain
@@ -107,20 +107,20 @@ def unpack_nibbles(packed: Tensor) -> Tensor:
     return torch.stack((packed & 15, packed >> 4), dim=2).flatten(1).float()
 
 
-def _codes(grouped: Tensor, scales: Tensor, bits: int) -> Tensor:
+def nearest_codes(grouped: Tensor, scales: Tensor, bits: int) -> Tensor:
     """Nearest codes of groups [rows, groups, group_size] at scales [rows, groups, 1]; 0 at scale 0."""
     low, high = (-127, 127) if bits == 8 else (-8, 7)
     inverse = torch.where(scales == 0, 0, scales.float().reciprocal())
     return (grouped * inverse).round_().clamp_(low, high)
 
 
-def _stored(scales: Tensor) -> Tensor:
+def stored_scales(scales: Tensor) -> Tensor:
     """Scales as they are stored. One too small to be inverted becomes 0, and so does its group."""
     return torch.where(scales.abs() < _SMALLEST_SCALE, 0, scales).bfloat16()
 
 
 def _int8_scales(grouped: Tensor) -> Tensor:
-    return _stored(grouped.abs().amax(2, keepdim=True) / 127)
+    return stored_scales(grouped.abs().amax(2, keepdim=True) / 127)
 
 
 def _int4_scales(grouped: Tensor) -> Tensor:
@@ -130,7 +130,7 @@ def _int4_scales(grouped: Tensor) -> Tensor:
     best_gain = torch.full_like(largest, -1)
     best_scale = torch.zeros_like(largest)
     for span in _INT4_RANGES:
-        codes = _codes(grouped, _stored(largest / -span), bits=4)
+        codes = nearest_codes(grouped, stored_scales(largest / -span), bits=4)
         squares = codes.square().sum(2, keepdim=True)
         product = (grouped * codes).sum(2, keepdim=True)
         scale = torch.where(squares == 0, 0, product / squares)
@@ -139,4 +139,4 @@ def _int4_scales(grouped: Tensor) -> Tensor:
         best_gain = torch.where(better, gain, best_gain)
         best_scale = torch.where(better, scale, best_scale)
     # A nan or inf among the weights reaches `largest` and, through this sum, the caller's check.
-    return _stored(best_scale + 0 * largest)
+    return stored_scales(best_scale + 0 * largest)

@@ -49,7 +49,7 @@ class Settings:
     seed: int = 20
     matrix_rate: float = 0.012
     vector_rate: float = 3e-3
-    micro_batch: int = 2048
+    micro_batch: int = 1024
     """Tokens, padding included, in one forward and backward pass."""
     max_length: int = 1024
 
@@ -73,7 +73,7 @@ class Settings:
 
 
 SETTINGS = {
-    "cpu": Settings("cpu", 8, 192, 6, 32, 512, conversations_per_step=36, steps=6000, decay=0.5),
+    "cpu": Settings("cpu", 8, 192, 6, 32, 512, conversations_per_step=36, steps=4100, decay=0.6),
     "gpu": Settings(
         "gpu", 10, 256, 8, 32, 640, conversations_per_step=192, steps=8000, decay=0.5, micro_batch=65536
     ),
