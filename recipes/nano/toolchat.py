@@ -230,7 +230,7 @@ def conversation(
         tool = rng.choice(tools)
         said_in = tool.only or lang
         roll = rng.random()
-        if roll < 0.60:
+        if roll < 0.54:
             messages += _called(rng, tool, tool.ask(rng, said_in), said_in)
             if rng.random() < 0.12:
                 messages += _again(rng, tool, said_in, split)
