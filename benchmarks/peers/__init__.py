@@ -1,0 +1,1 @@
+"""Ours and its peers in one run, turn by turn, on one network; see `__main__` for how to run it."""
