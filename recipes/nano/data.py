@@ -27,7 +27,7 @@ def seeded(*key: object) -> random.Random:
 
 
 def conversation(
-    seed: int, index: int, split: Split = "train", most_tools: int = 5, unreal: float = 0.0
+    seed: int, index: int, split: Split = "train", most_tools: int = 9, unreal: float = 0.0
 ) -> Messages:
     """Conversation number `index` of the stream with this seed; see toolchat.conversation() for the rest."""
     rng = seeded("conversation", seed, index, split)

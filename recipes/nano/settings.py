@@ -19,7 +19,7 @@ class Phase:
     step: int
     exercises: float
     """Share of documents of random pieces (recipes/nano/abstract.py); the others are conversations."""
-    most_tools: int = 5
+    most_tools: int = 9
     unreal: float = 0.25
     """How many conversations with tools are about tools that make no sense: only reading helps there."""
 
@@ -41,7 +41,7 @@ class Settings:
         Phase(0, exercises=1.0),
         Phase(200, exercises=0.4, most_tools=3, unreal=0.6),
         Phase(600, exercises=0.25, most_tools=3, unreal=0.4),
-        Phase(1500, exercises=0.12, most_tools=5, unreal=0.25),
+        Phase(1500, exercises=0.12, most_tools=9, unreal=0.25),
     )
     """What the documents of a step are, from exercises to conversations."""
     warmup: int = 200

@@ -210,14 +210,14 @@ def _missing(rng: random.Random, tool: Tool, lang: Lang, split: Split) -> Messag
 
 
 def conversation(
-    rng: random.Random, split: Split, lang: Lang, most_tools: int = 5, unreal: float = 0.0
+    rng: random.Random, split: Split, lang: Lang, most_tools: int = 9, unreal: float = 0.0
 ) -> Messages:
     """A conversation of one to six exchanges with one to `most_tools` tools.
 
     unreal: share of the conversations whose tools make no sense, and of the real tools that bear invented names.
     """
     schema_lang = _schema_lang(rng, lang)
-    count = min(most_tools, rng.choices((1, 2, 3, 4, 5), (26, 22, 40, 8, 4))[0])
+    count = min(most_tools, rng.choices((1, 2, 3, 4, 5, 7, 9), (26, 22, 38, 8, 3, 2, 1))[0])
     tools = toolbox(rng, split, schema_lang, count, unreal)
     if rng.random() < unreal:
         tools = [disguised(rng, tool) if rng.random() < 0.5 else tool for tool in tools]
