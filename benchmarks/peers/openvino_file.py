@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import openvino as ov
+from numpy.typing import NDArray
 from openvino import Node
 from openvino import opset13 as op
 from openvino.op import Constant
@@ -35,6 +36,7 @@ class Network:
     def __init__(self, source: Stored) -> None:
         self.source, self.config = source, source.config
         self.states: list[Node] = []
+        self.shared_memory: list[NDArray[np.uint8]] = []  # which OpenVINO reads without holding it
         self.ids = op.parameter([-1, -1], np.int64, name="ids")
         self.positions = op.parameter([-1], np.int64, name="positions")
         self.rows = op.parameter([-1], np.int32, name="rows")
@@ -80,9 +82,9 @@ class Network:
         if module in (stored.EMBEDDING, stored.OUTPUT):
             codes = op.constant(self.source.codes(module).reshape(shape))
         else:  # in two's complement
-            codes = Constant(
-                ov.Tensor(self.source.packed(module) ^ np.uint8(0x88), ov.Shape(shape), ov.Type.i4)
-            )
+            nibbles = self.source.packed(module) ^ np.uint8(0x88)
+            self.shared_memory.append(nibbles)
+            codes = Constant(ov.Tensor(nibbles, ov.Shape(shape), ov.Type.i4))
         scales = self.source.scales(module)[:, :: GROUP // 32, None]
         return codes, op.constant(scales.astype(np.float16))
 
@@ -154,7 +156,8 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     args = parser.parse_args()
     args.out.mkdir()
-    ov.save_model(Network(Stored(args.folder)).model(), args.out / "model.xml", compress_to_fp16=False)
+    network = Network(Stored(args.folder))
+    ov.save_model(network.model(), args.out / "model.xml", compress_to_fp16=False)
 
 
 if __name__ == "__main__":
