@@ -46,8 +46,8 @@ class Network:
         angles = op.multiply(angles, op.constant((1 / self.config.rope_theta**exponents)[None]))
         angles = op.unsqueeze(op.unsqueeze(angles, _ints(0)), _ints([2, 4]))  # [1, tokens, 1, pairs, 1]
         self.cos, self.sin = op.cos(angles), op.sin(angles)
-        length = op.add(op.gather(self.positions, _ints(-1), _ints(0)), _ints(1))
-        keys = op.range(_ints(0), length, _ints(1), output_type="i64")
+        self.length = op.add(op.gather(self.positions, _ints([-1]), _ints(0)), _ints(1))  # [1], of all keys
+        keys = op.range(_ints(0), op.squeeze(self.length, _ints(0)), _ints(1), output_type="i64")
         seen = op.less_equal(op.unsqueeze(keys, _ints(0)), op.unsqueeze(self.positions, _ints(1)))
         mask = op.select(seen, _floats(0), _floats(np.finfo(np.float32).min))
         self.mask = op.unsqueeze(mask, _ints([0, 1]))  # [1, 1, tokens, length]
@@ -136,9 +136,8 @@ class Network:
         """Each key or value head for all its query heads."""
         config = self.config
         group = config.num_heads // config.num_kv_heads
-        length = op.gather(op.shape_of(x), _ints([2]), _ints(0))
-        sizes = [self.sequences, _ints([config.num_kv_heads, group]), length, _ints([config.head_dim])]
-        wide = op.broadcast(op.unsqueeze(x, _ints(2)), op.concat(sizes, 0))
+        sizes = [self.sequences, _ints([config.num_kv_heads, group]), self.length, _ints([config.head_dim])]
+        wide = op.broadcast(op.unsqueeze(x, _ints(2)), op.concat(sizes, 0), broadcast_spec="BIDIRECTIONAL")
         return op.reshape(wide, _ints([0, config.num_heads, -1, config.head_dim]), special_zero=True)
 
 
