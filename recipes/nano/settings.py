@@ -73,7 +73,7 @@ class Settings:
 
 
 SETTINGS = {
-    "cpu": Settings("cpu", 8, 192, 6, 32, 512, conversations_per_step=36, steps=4100, decay=0.6),
+    "cpu": Settings("cpu", 8, 192, 6, 32, 512, conversations_per_step=36, steps=3600, decay=0.6),
     "gpu": Settings(
         "gpu", 10, 256, 8, 32, 640, conversations_per_step=192, steps=8000, decay=0.5, micro_batch=65536
     ),
