@@ -6,9 +6,9 @@ share of positions where the most likely token is the same, and perplexity. Ther
 with normal weights, and with 1 % of each weight's columns 8 times as large (trained networks have a few
 such); and nano, or the folder given by --model, which must be one that nano's recipe trained.
 
-llama.cpp's formulas stand beside ours (benchmarks/gguf_formulas.py), on the same weights, and int4 with codes
-chosen by calibration (benchmarks/gptq.py), from other samples of the same kind. A last row has the float32
-network over a cache of keys and values in 8 bits.
+llama.cpp's formulas stand beside ours (benchmarks/gguf_formulas.py), on the same weights, and calibrated int4
+(chatglm3/calibration), from other samples of the same kind and, for nano, from the package's own texts. A
+last row has the float32 network over a cache of keys and values in 8 bits.
 
 Random networks are scored on random tokens, where perplexity means nothing and is left out; nano on held-out
 conversations of its recipe, at the tokens an assistant writes.
@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -26,18 +27,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks.gguf_formulas import q4_k_m, restore
-from benchmarks.gptq import Moments, calibrated
 from chatglm3 import hub
 from chatglm3.attention import packed_batch
-from chatglm3.checkpoint import empty_model, load_model
+from chatglm3.calibration import calibrated_weights, calibration_samples
+from chatglm3.checkpoint import Checkpoint, empty_model, load_model, save_model
 from chatglm3.config import ModelConfig
 from chatglm3.model import ChatGLMModel
 from chatglm3.prompt import Message, render
-from chatglm3.quant import QuantConfig, quantize_structure
+from chatglm3.quant import SCHEMES, QuantConfig, quantize_structure
 from chatglm3.tokenizer import Tokenizer
 from recipes.nano.data import conversation
 
-CALIBRATED = "int4 g32, linears only, calibrated"
 INT8_CACHE = "float32, cache in int8"
 LINEARS_ONLY = {"embedding": None, "output": None}
 PUBLISHED = "published int4 (a row)"
@@ -86,9 +86,13 @@ def log_probabilities(
 
 
 def compare(
-    name: str, model: ChatGLMModel, samples: list[Sample], calibration: list[Sample], with_perplexity: bool
+    name: str,
+    model: ChatGLMModel,
+    samples: list[Sample],
+    calibrations: dict[str, list[list[int]]],
+    with_perplexity: bool,
 ) -> None:
-    """Print one table."""
+    """Print one table. calibrations: samples to calibrate with, as ids, by the name of their row."""
     print(f"\n{name}\n")
     print(
         "| scheme | error of the linears | KL to float32 | of published int4 | same top token | perplexity |"
@@ -97,7 +101,7 @@ def compare(
     reference = log_probabilities(model, samples)
     targets = [torch.tensor(s.ids)[torch.tensor([False, *s.counted[1:]])] for s in samples]
     kls: dict[str, float] = {}
-    for variant in ["float32", *VARIANTS, *FORMULAS, CALIBRATED, INT8_CACHE]:
+    for variant in ["float32", *VARIANTS, *FORMULAS, *calibrations, INT8_CACHE]:
         found, error = reference, 0.0
         if variant in VARIANTS:
             quantized, error = quantized_copy(model, VARIANTS[variant])
@@ -105,8 +109,8 @@ def compare(
         elif variant in FORMULAS:
             quantized, error = formula_copy(model, FORMULAS[variant])
             found = log_probabilities(quantized, samples)
-        elif variant == CALIBRATED:
-            quantized, error = calibrated_copy(model, calibration)
+        elif variant in calibrations:
+            quantized, error = calibrated_copy(model, calibrations[variant])
             found = log_probabilities(quantized, samples)
         elif variant == INT8_CACHE:
             found = log_probabilities(model, samples, int8_cache=True)
@@ -144,12 +148,19 @@ def formula_copy(model: ChatGLMModel, form: str | None) -> tuple[ChatGLMModel, f
     return changed_copy(model, lambda name, weight: restore(weight, form or q4_k_m(name, layers)))
 
 
-def calibrated_copy(model: ChatGLMModel, samples: list[Sample]) -> tuple[ChatGLMModel, float]:
-    """The model with the linears of its layers in int4, their codes chosen for what these samples put in."""
-    moments = Moments(model)
-    log_probabilities(model, samples)
-    moments.close()
-    return changed_copy(model, lambda name, weight: calibrated(weight, moments.of[name]))
+def calibrated_copy(model: ChatGLMModel, samples: list[list[int]]) -> tuple[ChatGLMModel, float]:
+    """The model with the linears of its layers in int4, calibrated with these samples, as ids."""
+    config = QuantConfig("int4", **LINEARS_ONLY)
+    with tempfile.TemporaryDirectory() as folder:
+        save_model(model, model.config, folder)
+        checkpoint = Checkpoint(folder, model.config)
+        stored = dict(calibrated_weights(checkpoint, model.config, config, samples))
+
+    def restored(name: str, weight: Tensor) -> Tensor:
+        plain = {part: stored[f"{name}.{part}"] for part in ("qweight", "scales")}
+        return SCHEMES["int4"].dequantize(plain, weight.shape[1])
+
+    return changed_copy(model, restored)
 
 
 def changed_copy(model: ChatGLMModel, change: Callable[[str, Tensor], Tensor]) -> tuple[ChatGLMModel, float]:
@@ -229,15 +240,23 @@ def main() -> None:
     parser.add_argument("--conversations", type=int, default=40)
     args = parser.parse_args()
     sizes()
-    calibration = random_samples(seed=7, count=16)
+    alike = "int4 g32, linears only, calibrated"
+    calibrations = {alike: [sample.ids for sample in random_samples(seed=7, count=16)]}
     for name, outliers in (("Random, normal weights", False), ("Random, 1 % outlier columns", True)):
-        compare(name, random_model(outliers=outliers), random_samples(), calibration, with_perplexity=False)
+        compare(name, random_model(outliers=outliers), random_samples(), calibrations, with_perplexity=False)
     folder = hub.resolve(args.model)
     model = load_model(folder, dtype=torch.float32)
     count = args.conversations
-    samples = nano_samples(Tokenizer(folder), 2 * count, model.config.max_seq_len)
+    tokenizer = Tokenizer(folder)
+    samples = nano_samples(tokenizer, 2 * count, model.config.max_seq_len)
+    calibrations = {
+        alike: [sample.ids for sample in samples[count:]],
+        f"{alike} with the package's texts": calibration_samples(
+            tokenizer, max_seq_len=model.config.max_seq_len
+        ),
+    }
     name = f"{args.model}, held-out conversations"
-    compare(name, model, samples[:count], samples[count:], with_perplexity=True)
+    compare(name, model, samples[:count], calibrations, with_perplexity=True)
 
 
 if __name__ == "__main__":

@@ -139,7 +139,8 @@ def _packs(
         hidden = embedding[torch.tensor([i for ids in group for i in ids])].to(device, torch.float32)
         positions = torch.cat([torch.arange(length, device=device) for length in lengths])
         batch = packed_batch(one_layer, lengths, device=device)
-        packs.append(_Pack(hidden, *rotary(positions), batch))
+        cos, sin = rotary(positions)
+        packs.append(_Pack(hidden, cos, sin, batch))
     return packs
 
 
@@ -181,10 +182,10 @@ def _layer(
         (feed_forward, layer.ffn_norm, "gate_up", "down"),
     )
     for half, norm, first, second in halves:
-        inputs = (norm(pack.hidden) for pack in packs)
-        yield from _quantized(layer, first, quant.scheme_for(f"layers.{index}.{first}"), inputs)
-        inputs = _given_to(layer.get_submodule(second), half, packs)
-        yield from _quantized(layer, second, quant.scheme_for(f"layers.{index}.{second}"), inputs)
+        normed = (norm(pack.hidden) for pack in packs)
+        yield from _quantized(layer, first, quant.scheme_for(f"layers.{index}.{first}"), normed)
+        between = _given_to(layer.get_submodule(second), half, packs)
+        yield from _quantized(layer, second, quant.scheme_for(f"layers.{index}.{second}"), between)
         for pack in packs:
             pack.hidden = half(pack)
 
