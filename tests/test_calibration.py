@@ -109,8 +109,18 @@ def test_damage_is_named() -> None:
     bad[3, 3] = torch.inf
     with pytest.raises(CheckpointError, match="inf or nan; the checkpoint is damaged"):
         quantize_for(Groupwise(4), bad, moment)
-    with pytest.raises(CheckpointError, match="calibration samples drive a layer to inf or nan"):
+    with pytest.raises(CheckpointError, match="no usable second moment"):
         quantize_for(Groupwise(4), weight, moment * torch.nan)
+
+
+def test_a_damaged_network_is_named_and_nothing_is_left_behind(tmp_path: Path) -> None:
+    model = tiny_model()
+    model.layers[1].ffn_norm.weight.data[5] = torch.inf
+    save_model(model, model.config, tmp_path / "plain")
+    samples = random_samples(model.config.vocab_size, 4, seed=1)
+    with pytest.raises(CheckpointError, match=r"give inf or nan to layers\.1\.gate_up"):
+        write_calibrated(tmp_path / "plain", tmp_path / "out", INT4, samples)
+    assert not list((tmp_path / "out").iterdir())
 
 
 def outlier_model(config: ModelConfig) -> ChatGLMModel:

@@ -183,9 +183,9 @@ def _layer(
     )
     for half, norm, first, second in halves:
         normed = (norm(pack.hidden) for pack in packs)
-        yield from _quantized(layer, first, quant.scheme_for(f"layers.{index}.{first}"), normed)
+        yield from _quantized(layer, first, f"layers.{index}.{first}", quant, normed)
         between = _given_to(layer.get_submodule(second), half, packs)
-        yield from _quantized(layer, second, quant.scheme_for(f"layers.{index}.{second}"), between)
+        yield from _quantized(layer, second, f"layers.{index}.{second}", quant, between)
         for pack in packs:
             pack.hidden = half(pack)
 
@@ -203,9 +203,10 @@ def _given_to(linear: nn.Module, run: Callable[[_Pack], Tensor], packs: Iterable
 
 
 def _quantized(
-    layer: Layer, name: str, scheme: Scheme | None, inputs: Iterable[Tensor]
+    layer: Layer, name: str, full_name: str, quant: QuantConfig, inputs: Iterable[Tensor]
 ) -> Iterator[tuple[str, Tensor]]:
     """Quantize one linear of the layer for these inputs [N, columns]; from here on it computes as it will."""
+    scheme = quant.scheme_for(full_name)
     assert isinstance(scheme, Groupwise)
     linear = layer.get_submodule(name)
     weight = linear.get_parameter("weight")
@@ -214,6 +215,8 @@ def _quantized(
     for x in inputs:
         moment.addmm_(x.T, x)
         count += len(x)
+    if not moment.isfinite().all():
+        raise CheckpointError(f"the samples give inf or nan to {full_name}; the checkpoint is damaged")
     plain = quantize_for(scheme, weight, moment.div_(count))
     linear.weight = nn.Parameter(scheme.dequantize(plain, columns), requires_grad=False)
     for part, tensor in plain.items():
