@@ -72,7 +72,11 @@ def write(folder: Path, file: Path) -> None:
     source = Stored(folder)
     writer = GGUFWriter(file, "chatglm")
     _describe(writer, source)
-    kinds = {None: GGMLQuantizationType.F32, q4_0: GGMLQuantizationType.Q4_0, q6_k: GGMLQuantizationType.Q6_K}
+    kinds: dict[Blocks | None, GGMLQuantizationType] = {
+        None: GGMLQuantizationType.F32,
+        q4_0: GGMLQuantizationType.Q4_0,
+        q6_k: GGMLQuantizationType.Q6_K,
+    }
     for name, own, blocks in tensors(source):
         shape = source.floats(own).shape if blocks is None else source.shape(own)
         elements, size = GGML_QUANT_SIZES[kinds[blocks]]

@@ -49,7 +49,7 @@ class Network:
         self.length = op.add(op.gather(self.positions, _ints([-1]), _ints(0)), _ints(1))  # [1], of all keys
         keys = op.range(_ints(0), op.squeeze(self.length, _ints(0)), _ints(1), output_type="i64")
         seen = op.less_equal(op.unsqueeze(keys, _ints(0)), op.unsqueeze(self.positions, _ints(1)))
-        mask = op.select(seen, _floats(0), _floats(np.finfo(np.float32).min))
+        mask = op.select(seen, _floats(0), _floats(float(np.finfo(np.float32).min)))
         self.mask = op.unsqueeze(mask, _ints([0, 1]))  # [1, 1, tokens, length]
 
     def model(self) -> ov.Model:

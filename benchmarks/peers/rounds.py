@@ -84,7 +84,7 @@ class Rounds:
                     about[name] = answer["about"]
                     found.setdefault(name, []).extend(answer["seconds"])
         agreement = self._agreement()
-        self.names = list(self._clients)
+        self.names = [name for name in self.names if name in self._clients]
         for name in self.names:
             self._say(f"- {name}: {about[name]}{agreement.get(name, '')}")
         self._say("\n" + header(self.names))
