@@ -28,8 +28,8 @@ _RANGES = (6.2, 6.8, 7.4, 7.8, 8.2, 8.6, 9.2)
 
 _DAMPING = 0.2
 """Added to H's diagonal, as a share of its mean: a direction that few samples took will still be taken later.
-GPTQ's usual 0.01 leaves nano up to twice the KL where the samples have fewer tokens than a weight has columns,
-and is no better where they have thirty times as many."""
+GPTQ's usual 0.01 leaves nano up to twice the KL where there are fewer tokens than a weight has columns, and
+is no better where there are thirty times as many."""
 
 _BLOCK = 1 << 22
 """Weights in work at a time; each takes some 20 bytes."""
