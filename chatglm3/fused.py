@@ -8,6 +8,7 @@ which computes what `model.py` says, in float32 between the weights. What the na
 from __future__ import annotations
 
 import ctypes
+import threading
 from weakref import WeakKeyDictionary
 
 import torch
@@ -36,7 +37,8 @@ _FORMATS = {torch.float32: FLOAT32, torch.bfloat16: BFLOAT16, torch.float16: FLO
 def fuse(model: ChatGLMModel) -> None:
     """Let `model` run natively from now on, where it can.
 
-    Its weights may change in place afterwards, but must not be replaced; `.to()` ends it.
+    The weights of its linears may change in place afterwards, as long as they are not quantized; of norms and
+    biases that are not float32 there is a copy. None may be replaced; `.to()` ends it.
     """
     native = choose().native
     if native is not None and _fits(model):
@@ -50,6 +52,8 @@ class FusedNetwork:
         config = model.config
         self._native = native
         self._workspace = Workspace(native)
+        self._lock = threading.Lock()
+        """Held while native code uses the workspace: two engines over one model may run in two threads."""
         self._kept: list[Tensor] = []
         """Every tensor that a pointer points into."""
         self._caches: WeakKeyDictionary[KVCache, Cache] = WeakKeyDictionary()
@@ -84,7 +88,7 @@ class FusedNetwork:
         """Embeddings [N, H] to hidden states [N, H], float32, after the final norm."""
         # Its own memory: the native code works in place.
         hidden = embedded.float() if embedded.dtype != torch.float32 else embedded.clone()
-        tables = batch.block_tables.contiguous()
+        positions, tables = positions.long().contiguous(), batch.block_tables.contiguous()
         native_batch = Batch(
             positions=positions.data_ptr(),
             slots=batch.slots.data_ptr(),
@@ -95,14 +99,15 @@ class FusedNetwork:
             sequences=len(batch.context_lens),
             table_stride=tables.shape[1],
         )
-        done = self._native.forward(
-            self._workspace.handle,
-            self._network,
-            self._cache(batch.cache),
-            native_batch,
-            torch.get_num_threads(),
-            hidden.data_ptr(),
-        )
+        with self._lock:
+            done = self._native.forward(
+                self._workspace.handle,
+                self._network,
+                self._cache(batch.cache),
+                native_batch,
+                torch.get_num_threads(),
+                hidden.data_ptr(),
+            )
         if not done:
             raise MemoryError(f"no memory is left to compute {len(hidden)} tokens")
         return hidden
@@ -111,14 +116,15 @@ class FusedNetwork:
         """hidden [M, H] -> float32 logits [M, vocab_size]."""
         hidden = hidden.float().contiguous()
         out = torch.empty(len(hidden), self._output.rows)
-        done = self._native.multiply(
-            self._workspace.handle,
-            self._output,
-            hidden.data_ptr(),
-            len(hidden),
-            torch.get_num_threads(),
-            out.data_ptr(),
-        )
+        with self._lock:
+            done = self._native.multiply(
+                self._workspace.handle,
+                self._output,
+                hidden.data_ptr(),
+                len(hidden),
+                torch.get_num_threads(),
+                out.data_ptr(),
+            )
         if not done:
             raise MemoryError(f"no memory is left for the logits of {len(hidden)} tokens")
         return out

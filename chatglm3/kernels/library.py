@@ -1,6 +1,7 @@
 """The native library: finding it, choosing a level of instructions, and its functions.
 
 `$CHATGLM3_KERNELS` chooses by hand: `avx512vnni`, `avx512`, `avx2`, or `off` for PyTorch alone.
+`$CHATGLM3_LIBRARY` names another build of the library, as the sanitizers need one.
 """
 
 from __future__ import annotations
@@ -70,15 +71,21 @@ class Choice:
 def choose(wanted: str | None = None) -> Choice:
     """The native kernels of the wanted level, of $CHATGLM3_KERNELS, or the best that this machine has.
 
-    Raises InvalidParameterError for a level that does not exist or that this processor lacks.
+    Raises InvalidParameterError for a level that does not exist or that this processor lacks, and where
+    $CHATGLM3_LIBRARY names no library of these sources.
     """
     wanted = wanted or os.environ.get("CHATGLM3_KERNELS", "")
     if wanted == "off":
         return Choice(None, "CHATGLM3_KERNELS is off")
     if wanted and wanted not in LEVELS:
         raise InvalidParameterError(f"CHATGLM3_KERNELS is {wanted!r}; it can be {', '.join(LEVELS)} or off")
-    library, reason = _load()
+    named = os.environ.get("CHATGLM3_LIBRARY")
+    if not named and not build.LIBRARY.exists():
+        return Choice(None, "the package was installed without them (no C++ compiler?)")
+    library, reason = _load(named or str(build.LIBRARY))
     if library is None:
+        if named:
+            raise InvalidParameterError(f"CHATGLM3_LIBRARY is {named!r}, whose kernels do not run: {reason}")
         return Choice(None, reason)
     native = Native(library, wanted)
     if native.kernels is None:
@@ -88,15 +95,14 @@ def choose(wanted: str | None = None) -> Choice:
     return Choice(native, "")
 
 
-def _load() -> tuple[ctypes.CDLL | None, str]:
-    path = os.environ.get("CHATGLM3_LIBRARY", str(build.LIBRARY))
-    if not os.path.exists(path):
-        return None, "the package was installed without them (no C++ compiler?)"
+def _load(path: str) -> tuple[ctypes.CDLL | None, str]:
+    """The library, or why there is none."""
     try:
         library = ctypes.CDLL(path)
-    except OSError as error:
-        return None, f"{path} cannot be loaded ({error})"
-    library.chatglm3_sources.restype = c_char_p
-    if build.SOURCES.is_dir() and library.chatglm3_sources().decode() != build.fingerprint():
+        sources = library.chatglm3_sources
+    except (OSError, AttributeError) as error:
+        return None, f"they cannot be loaded ({error})"
+    sources.restype = c_char_p
+    if build.SOURCES.is_dir() and sources().decode() != build.fingerprint():
         return None, f"they were built from other sources; run python {build.__file__}"
     return library, ""

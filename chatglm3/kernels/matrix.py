@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from chatglm3.kernels.library import Native
-from chatglm3.kernels.structures import BFLOAT16, INT4, INT8, LANES, Matrix
+from chatglm3.kernels.structures import INT4, INT8, LANES, Matrix
 
 _FORMATS = {4: INT4, 8: INT8}
 
@@ -43,7 +43,6 @@ class PackedMatrix:
             columns=columns,
             format=_FORMATS[bits],
             group_size=group_size,
-            scale_format=BFLOAT16,
         )
         """Points into `weight` and `scales`."""
         qweight, scales = qweight.contiguous(), scales.contiguous()

@@ -22,8 +22,6 @@ class Matrix(Structure):
         ("columns", c_int64),
         ("format", c_int32),
         ("group_size", c_int32),
-        ("scale_format", c_int32),
-        ("reserved", c_int32),
     ]
 
 

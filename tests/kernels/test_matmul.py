@@ -102,6 +102,20 @@ def test_extreme_activations(native: Native) -> None:
     assert packed.matmul(torch.zeros(0, 64)).shape == (0, 32)
 
 
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_what_is_no_number_is_not_taken_for_one(native: Native, bits: int, value: float) -> None:
+    """Codes know no nan: were it lost here, the sampler would choose among logits that mean nothing."""
+    packed, _ = make(native, Groupwise(bits), 48, 70)
+    expected = packed.matmul(activations(3, 70))
+    for column in (0, 15, 17, 40, 69):
+        x = activations(3, 70)
+        x[1, column] = value
+        out = packed.matmul(x)
+        assert not out[1].isfinite().any()
+        assert torch.equal(out[::2], expected[::2])
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_the_result_has_the_dtype_of_the_activations(native: Native, dtype: torch.dtype) -> None:
     packed, _ = make(native, Groupwise(8), 32, 64)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import random
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -178,6 +179,53 @@ def test_a_token_does_not_depend_on_its_neighbours(native: Native) -> None:
             start += context - 1
     finally:
         torch.set_num_threads(before)
+
+
+def test_what_a_token_does_not_see_leaves_no_trace(native: Native) -> None:
+    """Not even the weight of 1e-38 that rounding up the softmax's zero would give it."""
+    _, model = pair(native, tiny_model())
+    model.embedding.weight[5] = 0
+    for layer in model.layers:
+        layer.qkv.bias.zero_()
+    steps = Steps(model, torch.float32, [40], 0)
+    steps.tokens[0] = 5  # its value is 0, so any other would show
+    assert torch.equal(steps.run([1], [1])[0], steps.run([40], [40])[0])
+
+
+@pytest.mark.parametrize("int8", [False, True], ids=["float", "int8"])
+@pytest.mark.parametrize("row", [0, 7, -1, -8, -17, -24], ids=["q", "q7", "v7", "v0", "k7", "k0"])
+def test_what_is_no_number_is_not_taken_for_one(native: Native, row: int, int8: bool) -> None:
+    """A damaged weight: every token that attention reaches with it is nan, as in the reference."""
+    model = tiny_model()
+    model.layers[0].qkv.weight[row] = torch.nan
+    for one in pair(native, model):
+        steps = Steps(one, torch.float32, [37], 0, int8)
+        assert steps.run([36], [36]).isnan().all()
+        assert steps.run([1], [37]).isnan().all()
+
+
+def test_positions_of_any_layout(native: Native) -> None:
+    _, model = pair(native, tiny_model())
+    cache = KVCache(model.config, 3, BLOCK_SIZE)
+    batch = AttentionBatch.build(cache, [9], [9], [[0, 1, 2]])
+    tokens, positions = torch.arange(9), torch.arange(9)
+    expected = model(tokens, positions, batch)
+    assert torch.equal(model(tokens, positions.int(), batch), expected)
+    assert torch.equal(model(tokens, torch.stack((positions, positions), 1)[:, 0], batch), expected)
+
+
+def test_two_threads_over_one_model(native: Native) -> None:
+    """Two engines may share a model; each computes what it would alone."""
+    _, model = pair(native, tiny_model(tiny_config(hidden_size=256, num_layers=4)))
+    lengths = [150, 60]
+    runs = [Steps(model, torch.float32, [length], seed) for seed, length in enumerate(lengths)]
+    expected = [run.run([length], [length]) for run, length in zip(runs, lengths)]
+
+    def repeat(i: int) -> bool:
+        return all(torch.equal(runs[i].run([lengths[i]], [lengths[i]]), expected[i]) for _ in range(30))
+
+    with ThreadPoolExecutor(2) as pool:
+        assert all(pool.map(repeat, range(2)))
 
 
 def test_changes_in_place_are_seen_and_moving_ends_it(native: Native) -> None:

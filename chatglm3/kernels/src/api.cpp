@@ -3,9 +3,7 @@
 
 #include <algorithm>
 #include <chrono>
-#include <cstring>
 #include <exception>
-#include <vector>
 
 #include "kernels.h"
 #include "levels.h"
@@ -22,21 +20,24 @@ uint32_t flip_of(const Matrix& m) { return m.format == kInt8 ? 0x80808080u : 0u;
 
 // Scales of a block's rows [rows, groups] to [groups, 16].
 void pack_scales(const Kernels& kernels, const uint16_t* scales, int64_t rows, int64_t groups, uint16_t* packed) {
-    const int64_t pairs = rows == kLanes ? groups / 2 : 0;
-    std::vector<uint32_t> words(static_cast<size_t>(pairs * kLanes));  // two groups of a row in a word
-    kernels.interleave(reinterpret_cast<const uint8_t*>(scales), groups * 2, pairs, 0,
-                       reinterpret_cast<uint8_t*>(words.data()));
-    for (int64_t pair = 0; pair < pairs; ++pair) {
-        for (int64_t lane = 0; lane < kLanes; ++lane) {
-            const uint32_t word = words[static_cast<size_t>(pair * kLanes + lane)];
-            packed[2 * pair * kLanes + lane] = static_cast<uint16_t>(word);
-            packed[(2 * pair + 1) * kLanes + lane] = static_cast<uint16_t>(word >> 16);
+    const int64_t pairs = groups / 2;  // two groups of a row in a word
+    for (int64_t start = 0; start < pairs; start += kLanes) {
+        uint32_t words[kLanes][kLanes];
+        const int64_t count = std::min<int64_t>(kLanes, pairs - start);
+        kernels.interleave(reinterpret_cast<const uint8_t*>(scales + 2 * start), rows, groups * 2, count, 0,
+                           reinterpret_cast<uint8_t*>(words));
+        uint16_t* target = packed + 2 * start * kLanes;
+        for (int64_t pair = 0; pair < count; ++pair) {
+            for (const uint32_t word : words[pair]) {
+                target[0] = static_cast<uint16_t>(word);
+                target[kLanes] = static_cast<uint16_t>(word >> 16);
+                ++target;
+            }
+            target += kLanes;
         }
     }
-    for (int64_t group = 2 * pairs; group < groups; ++group) {
-        for (int64_t lane = 0; lane < kLanes; ++lane) {
-            packed[group * kLanes + lane] = lane < rows ? scales[lane * groups + group] : uint16_t{0};
-        }
+    for (int64_t lane = 0; groups % 2 == 1 && lane < kLanes; ++lane) {
+        packed[2 * pairs * kLanes + lane] = lane < rows ? scales[lane * groups + 2 * pairs] : uint16_t{0};
     }
 }
 
@@ -84,19 +85,13 @@ EXPORT void chatglm3_pack(const Kernels* kernels, const Matrix* to, const uint8_
     const Matrix& m = *to;
     const int64_t block_bytes = m.block_bytes(), row_bytes = block_bytes / kLanes, groups = m.groups();
     auto* packed = static_cast<uint8_t*>(const_cast<void*>(m.weight));
-    auto* packed_scales = static_cast<uint16_t*>(const_cast<void*>(m.scales));
+    auto* packed_scales = const_cast<uint16_t*>(m.scales);
     const int64_t grain = std::max<int64_t>(1, (256 << 10) / block_bytes);
     parallel_for(threads, m.blocks(), grain, [&](int64_t begin, int64_t end) {
         for (int64_t block = begin; block < end; ++block) {
             const int64_t row = block * kLanes, rows = std::min<int64_t>(kLanes, m.rows - row);
-            const uint8_t* source = codes + row * row_bytes;
-            std::vector<uint8_t> padded;
-            if (rows < kLanes) {
-                padded.assign(static_cast<size_t>(block_bytes), 0);
-                std::memcpy(padded.data(), source, static_cast<size_t>(rows * row_bytes));
-                source = padded.data();
-            }
-            kernels->interleave(source, row_bytes, row_bytes / 4, flip_of(m), packed + block * block_bytes);
+            kernels->interleave(codes + row * row_bytes, rows, row_bytes, row_bytes / 4, flip_of(m),
+                                packed + block * block_bytes);
             pack_scales(*kernels, scales + row * groups, rows, groups, packed_scales + block * groups * kLanes);
         }
     });
@@ -108,16 +103,14 @@ EXPORT void chatglm3_unpack(const Kernels* kernels, const Matrix* from, uint8_t*
     const Matrix& m = *from;
     const int64_t block_bytes = m.block_bytes(), row_bytes = block_bytes / kLanes, groups = m.groups();
     const auto* packed = static_cast<const uint8_t*>(m.weight);
-    const auto* packed_scales = static_cast<const uint16_t*>(m.scales);
     parallel_for(threads, m.blocks(), 1, [&](int64_t begin, int64_t end) {
-        std::vector<uint8_t> plain(static_cast<size_t>(block_bytes));
         for (int64_t block = begin; block < end; ++block) {
             const int64_t row = block * kLanes, rows = std::min<int64_t>(kLanes, m.rows - row);
-            kernels->separate(packed + block * block_bytes, row_bytes / 4, flip_of(m), row_bytes, plain.data());
-            std::memcpy(codes + row * row_bytes, plain.data(), static_cast<size_t>(rows * row_bytes));
+            kernels->separate(packed + block * block_bytes, rows, row_bytes, row_bytes / 4, flip_of(m),
+                              codes + row * row_bytes);
             for (int64_t lane = 0; lane < rows; ++lane) {
                 for (int64_t group = 0; group < groups; ++group) {
-                    scales[(row + lane) * groups + group] = packed_scales[(block * groups + group) * kLanes + lane];
+                    scales[(row + lane) * groups + group] = m.scales[(block * groups + group) * kLanes + lane];
                 }
             }
         }
@@ -142,7 +135,7 @@ EXPORT double chatglm3_dot_rate(const Kernels* kernels, int64_t rounds, int32_t 
     const int64_t pieces = int64_t{threads} * 8;
     parallel_for(threads, pieces, 1, [&](int64_t begin, int64_t end) {
         for (int64_t i = begin; i < end; ++i) {
-            volatile int32_t sink = kernels->dot_rounds(rounds);
+            volatile float sink = kernels->dot_rounds(rounds);
             (void)sink;
         }
     });

@@ -21,15 +21,15 @@ constexpr float kUnseen = -1e30f;  // a score that leaves no weight beside any o
 // scores[e, 16 b + lane] = sum_k queries[b, k, lane] * keys[e, k] for `Entries` entries, `Blocks` blocks of rows.
 template <int Blocks, int Entries>
 inline void score(const float* queries, const float* keys, int64_t dim, float* scores) {
-    F16 sums[Blocks][Entries];
+    Floats sums[Blocks][Entries];
     unroll<Blocks>([&](auto b) INLINE {
         unroll<Entries>([&](auto e) INLINE { sums[b][e] = zero(); });
     });
     for (int64_t k = 0; k < dim; ++k) {
-        F16 q[Blocks];
+        Floats q[Blocks];
         unroll<Blocks>([&](auto b) INLINE { q[b] = load(queries + (b * dim + k) * kLanes); });
         unroll<Entries>([&](auto e) INLINE {
-            const F16 key = broadcast(keys[e * dim + k]);
+            const Floats key = broadcast(keys[e * dim + k]);
             unroll<Blocks>([&](auto b) INLINE { sums[b][e] = fma(q[b], key, sums[b][e]); });
         });
     }
@@ -41,17 +41,17 @@ inline void score(const float* queries, const float* keys, int64_t dim, float* s
 // sums[b, k, lane] = sums * decay[b, lane] + sum_e weights[b, e, lane] * values[e, k] for `Dims` k's.
 // values and sums point to the first of them; a block of sums is dim + 2 vectors long.
 template <int Blocks, int Dims>
-inline void weigh(const float* weights, const float* values, int64_t entries, int64_t dim, const F16* decay,
+inline void weigh(const float* weights, const float* values, int64_t entries, int64_t dim, const Floats* decay,
                   float* sums) {
-    F16 acc[Blocks][Dims];
+    Floats acc[Blocks][Dims];
     unroll<Blocks>([&](auto b) INLINE {
         unroll<Dims>([&](auto k) INLINE { acc[b][k] = load(sums + (b * (dim + 2) + k) * kLanes) * decay[b]; });
     });
     for (int64_t e = 0; e < entries; ++e) {
-        F16 w[Blocks];
+        Floats w[Blocks];
         unroll<Blocks>([&](auto b) INLINE { w[b] = load(weights + (b * kAttentionTile + e) * kLanes); });
         unroll<Dims>([&](auto k) INLINE {
-            const F16 value = broadcast(values[e * dim + k]);
+            const Floats value = broadcast(values[e * dim + k]);
             unroll<Blocks>([&](auto b) INLINE { acc[b][k] = fma(w[b], value, acc[b][k]); });
         });
     }
@@ -59,6 +59,49 @@ inline void weigh(const float* weights, const float* values, int64_t entries, in
         unroll<Dims>([&](auto k) INLINE { store(sums + (b * (dim + 2) + k) * kLanes, acc[b][k]); });
     });
 }
+
+// Where the entries of a tile lie, as bytes from task.keys and task.values.
+struct AttentionTile {
+    int64_t start, entries;
+    int64_t offsets[kAttentionTile];
+};
+
+// The tile that begins with entry `start`: an empty one behind the last.
+inline AttentionTile tile_at(const AttentionTask& task, int64_t start) {
+    AttentionTile tile{start, std::clamp<int64_t>(task.entry_end - start, 0, kAttentionTile), {}};
+    for (int64_t e = 0; e < tile.entries; ++e) {
+        const int64_t entry = start + e;
+        const int64_t slot =
+            int64_t{task.blocks[entry / task.block_size]} * task.block_size + entry % task.block_size;
+        tile.offsets[e] = slot * task.entry_stride;
+    }
+    return tile;
+}
+
+// Asks memory for the next tile while this one is computed, which takes about as long. Not all at once: a processor
+// waits for a dozen lines or so at a time, and the next request would hold up the computing.
+class Prefetcher {
+  public:
+    Prefetcher(const AttentionTask& task, const AttentionTile& tile)
+        : task_(task), tile_(tile), bytes_(vector_bytes(task.format, task.head_dim)) {}
+
+    void some() {
+        for (const int64_t end = std::min(next_ + kAtOnce, tile_.entries); next_ < end; ++next_) {
+            for (const void* vectors : {task_.keys, task_.values}) {
+                const char* vector = static_cast<const char*>(vectors) + tile_.offsets[next_];
+                for (int64_t byte = 0; byte < bytes_; byte += 64) __builtin_prefetch(vector + byte);
+                __builtin_prefetch(vector + bytes_ - 1);  // where it does not begin with a line
+            }
+        }
+    }
+
+  private:
+    static constexpr int64_t kAtOnce = 4;  // entries
+
+    const AttentionTask& task_;
+    const AttentionTile& tile_;
+    int64_t bytes_, next_ = 0;
+};
 
 // What a task keeps between tiles: its state, and pieces of its scratch memory.
 struct AttentionMemory {
@@ -72,33 +115,36 @@ struct AttentionMemory {
 
 // One tile of entries for `Blocks` blocks of rows, from block `first` on.
 template <int Blocks>
-void attend_tile(const AttentionMemory& s, int64_t dim, int first, int64_t start, int64_t entries, bool masked) {
+void attend_tile(const AttentionMemory& s, int64_t dim, int first, const AttentionTile& tile, bool masked,
+                 Prefetcher& ahead) {
+    const int64_t entries = tile.entries;
     constexpr int kAtOnce = Blocks == 1 ? kAttentionWide : kAttentionPair;
     const float* queries = s.queries + first * dim * kLanes;
     int64_t e = 0;
     for (; e + kAtOnce <= entries; e += kAtOnce) {
+        ahead.some();
         score<Blocks, kAtOnce>(queries, s.keys + e * dim, dim, s.scores + e * kLanes);
     }
     for (; e < entries; ++e) score<Blocks, 1>(queries, s.keys + e * dim, dim, s.scores + e * kLanes);
 
     float* sums = s.sums + first * (dim + 2) * kLanes;
-    F16 decay[Blocks];
+    Floats decay[Blocks];
     for (int b = 0; b < Blocks; ++b) {
         float* scores = s.scores + b * kAttentionTile * kLanes;
         float* most = sums + (b * (dim + 2) + dim) * kLanes;
         if (masked) {
-            const F16 limit = load(s.limits + (first + b) * kLanes);
+            const Floats limit = load(s.limits + (first + b) * kLanes);
             for (e = 0; e < entries; ++e) {
-                const F16 index = broadcast(static_cast<float>(start + e));
+                const Floats index = broadcast(static_cast<float>(tile.start + e));
                 float* row = scores + e * kLanes;
                 store(row, where_at_most(index, limit, load(row), broadcast(kUnseen)));
             }
         }
-        F16 high = load(most);
+        Floats high = load(most);
         for (e = 0; e < entries; ++e) high = max(high, load(scores + e * kLanes));
-        F16 total = zero();
+        Floats total = zero();
         for (e = 0; e < entries; ++e) {
-            const F16 weight = exponential(load(scores + e * kLanes) - high);
+            const Floats weight = exponential(load(scores + e * kLanes) - high);
             store(scores + e * kLanes, weight);
             total = total + weight;
         }
@@ -108,6 +154,7 @@ void attend_tile(const AttentionMemory& s, int64_t dim, int first, int64_t start
     }
     int64_t k = 0;
     for (; k + kAtOnce <= dim; k += kAtOnce) {
+        ahead.some();
         weigh<Blocks, kAtOnce>(s.scores, s.values + k, entries, dim, decay, sums + k * kLanes);
     }
     for (; k < dim; ++k) weigh<Blocks, 1>(s.scores, s.values + k, entries, dim, decay, sums + k * kLanes);
@@ -163,26 +210,26 @@ void attend(const AttentionTask& task) {
     gather_queries(task, s);
     const auto* keys = static_cast<const char*>(task.keys);
     const auto* values = static_cast<const char*>(task.values);
-    for (int64_t start = task.entry_begin; start < task.entry_end; start += kAttentionTile) {
-        const int64_t entries = std::min(kAttentionTile, task.entry_end - start);
-        for (int64_t e = 0; e < entries; ++e) {
-            const int64_t entry = start + e;
-            const int64_t slot =
-                int64_t{task.blocks[entry / task.block_size]} * task.block_size + entry % task.block_size;
-            widen(keys + slot * task.entry_stride, task.format, dim, s.keys + e * dim);
-            widen(values + slot * task.entry_stride, task.format, dim, s.values + e * dim);
+    AttentionTile tile = tile_at(task, task.entry_begin);
+    while (tile.entries > 0) {
+        for (int64_t e = 0; e < tile.entries; ++e) {
+            widen(keys + tile.offsets[e], task.format, dim, s.keys + e * dim);
+            widen(values + tile.offsets[e], task.format, dim, s.values + e * dim);
         }
+        const AttentionTile next = tile_at(task, tile.start + kAttentionTile);
+        Prefetcher ahead(task, next);
         for (int first = 0; first < blocks;) {
             const int taken = std::min(kAttentionBlocks, blocks - first);
             const float first_limit = s.limits[first * kLanes];
             const float last_limit = s.limits[(first + taken) * kLanes - 1];
-            if (last_limit >= static_cast<float>(start)) {  // else all of the tile comes after these queries
-                const bool masked = first_limit < static_cast<float>(start + entries - 1);
-                if (taken == 1) attend_tile<1>(s, dim, first, start, entries, masked);
-                else attend_tile<kAttentionBlocks>(s, dim, first, start, entries, masked);
+            if (last_limit >= static_cast<float>(tile.start)) {  // else all of the tile comes after these queries
+                const bool masked = first_limit < static_cast<float>(tile.start + tile.entries - 1);
+                if (taken == 1) attend_tile<1>(s, dim, first, tile, masked, ahead);
+                else attend_tile<kAttentionBlocks>(s, dim, first, tile, masked, ahead);
             }
             first += taken;
         }
+        tile = next;
     }
 }
 
@@ -191,9 +238,9 @@ void merge(const AttentionTask& task, const float* other_state) {
     for (int64_t block = 0; block * kLanes < rows_of(task); ++block) {
         float* total = task.state + block * block_stride;
         const float* other = other_state + block * block_stride;
-        const F16 mine = load(total + dim * kLanes), theirs = load(other + dim * kLanes);
-        const F16 high = max(mine, theirs);
-        const F16 keep = exponential(mine - high), take = exponential(theirs - high);
+        const Floats mine = load(total + dim * kLanes), theirs = load(other + dim * kLanes);
+        const Floats high = max(mine, theirs);
+        const Floats keep = exponential(mine - high), take = exponential(theirs - high);
         for (int64_t k = 0; k < dim + 2; ++k) {
             store(total + k * kLanes, fma(load(other + k * kLanes), take, load(total + k * kLanes) * keep));
         }

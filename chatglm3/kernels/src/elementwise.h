@@ -13,40 +13,41 @@ namespace chatglm3 {
 namespace {
 
 // e^x for x <= 88, within 2 units in the last place: 2^n * e^r with |r| <= ln(2) / 2, and e^r by its series to r^6
-// with the coefficients of the Cephes library's expf.
-inline F16 exponential(F16 x) {
-    x = max(x, broadcast(-87.0f));  // there the result is 0 for all that it is used for
-    const F16 n = round(x * broadcast(1.44269504088896341f));
-    const F16 r = fma(n, broadcast(2.12194440e-4f), fma(n, broadcast(-0.693359375f), x));
-    F16 series = broadcast(1.9875691500e-4f);
+// with the coefficients of the Cephes library's expf. From -87 down, where float32 has few bits left, it is 0: what a
+// token does not see then leaves no trace in its result, not even 1e-38. Of nan it is nan.
+inline Floats exponential(Floats x) {
+    const Floats n = round(x * broadcast(1.44269504088896341f));
+    const Floats r = fma(n, broadcast(2.12194440e-4f), fma(n, broadcast(-0.693359375f), x));
+    Floats series = broadcast(1.9875691500e-4f);
     series = fma(series, r, broadcast(1.3981999507e-3f));
     series = fma(series, r, broadcast(8.3334519073e-3f));
     series = fma(series, r, broadcast(4.1665795894e-2f));
     series = fma(series, r, broadcast(1.6666665459e-1f));
     series = fma(series, r, broadcast(5.0000001201e-1f));
-    return fma(series, r * r, r + broadcast(1.0f)) * power_of_two(n);
+    const Floats result = fma(series, r * r, r + broadcast(1.0f)) * power_of_two(n);
+    return where_at_most(x, broadcast(-87.0f), zero(), result);
 }
 
-inline F16 silu(F16 x) {
+inline Floats silu(Floats x) {
     // exponential takes at most 88, and silu(-88) is 0 in float32.
     return x / (broadcast(1.0f) + exponential(min(zero() - x, broadcast(88.0f))));
 }
 
 void normalize(const float* x, const float* weight, float eps, int64_t columns, float* out) {
-    F16 squares[4] = {zero(), zero(), zero(), zero()};
+    Floats squares[4] = {zero(), zero(), zero(), zero()};
     int64_t i = 0;
     for (; i + 4 * kLanes <= columns; i += 4 * kLanes) {
         for (int64_t j = 0; j < 4; ++j) {
-            const F16 values = load(x + i + j * kLanes);
+            const Floats values = load(x + i + j * kLanes);
             squares[j] = fma(values, values, squares[j]);
         }
     }
     for (; i < columns; i += kLanes) {
-        const F16 values = load_first(x + i, static_cast<int>(std::min<int64_t>(kLanes, columns - i)));
+        const Floats values = load_first(x + i, static_cast<int>(std::min<int64_t>(kLanes, columns - i)));
         squares[0] = fma(values, values, squares[0]);
     }
     const float mean = sum((squares[0] + squares[1]) + (squares[2] + squares[3])) / static_cast<float>(columns);
-    const F16 scale = broadcast(1.0f / std::sqrt(mean + eps));
+    const Floats scale = broadcast(1.0f / std::sqrt(mean + eps));
     for (i = 0; i < columns; i += kLanes) {
         const auto count = static_cast<int>(std::min<int64_t>(kLanes, columns - i));
         store_first(out + i, load_first(x + i, count) * scale * load_first(weight + i, count), count);
@@ -66,6 +67,36 @@ void rotate(float* x, const float* cos, const float* sin, int64_t rotary) {
         x[i] = a * cos[i] + b * sin[i];
         x[i + 1] = b * cos[i + 1] + a * sin[i + 1];
     }
+}
+
+struct Coded {
+    float scale;
+    int32_t total;  // the sum of the codes
+};
+
+// int8 codes of x [count]: the nearest whole numbers in -127..127 at the scale max|x| / 127. They go, sixteen at a time
+// and with zeros behind them up to `filled`, to take(i, codes).
+template <typename Take>
+[[gnu::always_inline]] inline Coded encode(const float* x, int64_t count, int64_t filled, const Take& take) {
+    const auto lanes = [&](int64_t i) INLINE {
+        const auto left = static_cast<int>(std::clamp<int64_t>(count - i, 0, kLanes));
+        return left == kLanes ? load(x + i) : load_first(x + i, left);
+    };
+    Floats high = zero();
+    for (int64_t i = 0; i < count; i += kLanes) high = max(high, abs(lanes(i)));
+    const float most = largest(high);
+    const bool nothing = most <= 1e-30f;  // so small a vector is taken for zeros: its inverse would be infinite
+    const Floats inverse = broadcast(nothing ? 0.0f : 127.0f / most);
+    Floats totals = zero();
+    for (int64_t i = 0; i < filled; i += kLanes) {
+        const Floats codes = round(lanes(i) * inverse);
+        totals = totals + codes;
+        take(i, codes);
+    }
+    // There is no code for inf and nan. They make the scale nan, and with it everything computed from the vector.
+    const float total = sum(totals);
+    if (std::isnan(total)) return {total, 0};
+    return {nothing ? 0.0f : most / 127.0f, static_cast<int32_t>(total)};
 }
 
 inline uint16_t to_bf16(float x) {
@@ -107,20 +138,13 @@ void narrow(const float* x, int32_t format, int64_t count, void* out) {
         return;
     }
     if (format == kInt8) {
-        F16 high = zero();
-        const auto lanes = [&](int64_t i) {
-            return load_first(x + i, static_cast<int>(std::min<int64_t>(kLanes, count - i)));
-        };
-        for (int64_t i = 0; i < count; i += kLanes) high = max(high, abs(lanes(i)));
-        const float scale = largest(high) / 127.0f;
-        const F16 inverse = broadcast(scale == 0.0f ? 0.0f : 1.0f / scale);
         auto* codes = static_cast<int8_t*>(out);
-        for (int64_t i = 0; i < count; i += kLanes) {
+        const Coded coded = encode(x, count, count, [&](int64_t i, Floats rounded) INLINE {
             int8_t sixteen[kLanes];
-            store_int8(sixteen, round(min(lanes(i) * inverse, broadcast(127.0f))), false);
+            store_int8(sixteen, rounded, false);
             std::memcpy(codes + i, sixteen, static_cast<size_t>(std::min<int64_t>(kLanes, count - i)));
-        }
-        std::memcpy(codes + count, &scale, sizeof scale);
+        });
+        std::memcpy(codes + count, &coded.scale, sizeof coded.scale);
         return;
     }
     auto* halves = static_cast<uint16_t*>(out);
@@ -129,27 +153,29 @@ void narrow(const float* x, int32_t format, int64_t count, void* out) {
     }
 }
 
-void interleave(const uint8_t* plain, int64_t row_stride, int64_t words, uint32_t flip, uint8_t* packed) {
+void interleave(const uint8_t* plain, int64_t rows, int64_t row_stride, int64_t words, uint32_t flip,
+                uint8_t* packed) {
     for (int64_t start = 0; start < words; start += kLanes) {
         const int64_t count = std::min<int64_t>(kLanes, words - start);
-        I16 rows[kLanes];
+        Ints lines[kLanes];
         unroll<kLanes>([&](auto row) INLINE {
-            const uint8_t* source = plain + row * row_stride + start * 4;
-            uint8_t line[64];
-            if (count < kLanes) {
-                std::memcpy(line, source, static_cast<size_t>(count) * 4);
-                source = line;
+            if (row < rows && count == kLanes) {
+                lines[row] = load_bytes(plain + row * row_stride + start * 4);
+            } else {
+                uint8_t line[64] = {};
+                if (row < rows) std::memcpy(line, plain + row * row_stride + start * 4, static_cast<size_t>(count) * 4);
+                lines[row] = load_bytes(line);
             }
-            rows[row] = exclusive_or(load_bytes(source), flip);
+            lines[row] = exclusive_or(lines[row], flip);
         });
-        transpose(rows);
-        for (int64_t word = 0; word < count; ++word) store_bytes(packed + (start + word) * 64, rows[word]);
+        transpose(lines);
+        for (int64_t word = 0; word < count; ++word) store_bytes(packed + (start + word) * 64, lines[word]);
     }
 }
 
-void separate(const uint8_t* packed, int64_t words, uint32_t flip, int64_t row_stride, uint8_t* plain) {
+void separate(const uint8_t* packed, int64_t rows, int64_t row_stride, int64_t words, uint32_t flip, uint8_t* plain) {
     for (int64_t word = 0; word < words; ++word) {
-        for (int64_t row = 0; row < kLanes; ++row) {
+        for (int64_t row = 0; row < rows; ++row) {
             uint32_t value;
             std::memcpy(&value, packed + (word * kLanes + row) * 4, 4);
             value ^= flip;
@@ -160,7 +186,7 @@ void separate(const uint8_t* packed, int64_t words, uint32_t flip, int64_t row_s
 
 float read_all(const void* data, int64_t bytes) {
     const auto* values = static_cast<const float*>(data);
-    F16 sums[4] = {zero(), zero(), zero(), zero()};
+    Floats sums[4] = {zero(), zero(), zero(), zero()};
     for (int64_t i = 0; i + 64 <= bytes / 4; i += 64) {
         for (int64_t j = 0; j < 4; ++j) {
             sums[j] = sums[j] + load(values + i + j * kLanes);
@@ -170,17 +196,17 @@ float read_all(const void* data, int64_t bytes) {
     return sum((sums[0] + sums[1]) + (sums[2] + sums[3]));
 }
 
-int32_t dot_rounds(int64_t rounds) {
+float dot_rounds(int64_t rounds) {
     constexpr int kChains = 12;
-    I16 chains[kChains];
+    Ints chains[kChains];
     unroll<kChains>([&](auto i) INLINE { chains[i] = broadcast_int(i); });
-    I16 u = broadcast_int(0x01020304), x = broadcast_int(0x04030201);
+    Ints u = broadcast_int(0x01020304), x = broadcast_int(0x04030201);
     for (int64_t round = 0; round < rounds; ++round) {
         unroll<kChains>([&](auto i) INLINE { chains[i] = dot4<4>(chains[i], u, x); });
     }
-    F16 total = zero();
+    Floats total = zero();
     unroll<kChains>([&](auto i) INLINE { total = total + to_float(chains[i]); });
-    return static_cast<int32_t>(sum(total));
+    return sum(total);
 }
 
 }  // namespace

@@ -20,13 +20,13 @@ constexpr int kLanes = 16;  // rows of a packed block
 // take turns: word 0 of rows 0..15 (64 bytes, one AVX-512 register), word 1 of rows 0..15, and so on. A word holds
 // what the plain layout (chatglm3/quant/groupwise.py) has there: four codes + 128 for int8, and for int4 eight codes
 // + 8, those of even columns in low and those of odd columns in high nibbles. Columns are filled up to whole groups.
-// scales: [blocks][groups][16] in scale_format.
+// scales: [blocks][groups][16] in bfloat16.
 struct Matrix {
     const void* weight;
-    const void* scales;
+    const uint16_t* scales;
     const float* bias;  // [rows] or null
     int64_t rows, columns;
-    int32_t format, group_size, scale_format, reserved;
+    int32_t format, group_size;
 
     bool quantized() const { return format == kInt4 || format == kInt8; }
     int64_t groups() const { return (columns + group_size - 1) / group_size; }
@@ -37,12 +37,13 @@ struct Matrix {
 // Activations as int8 with one scale for each group: x[t, c] = codes[t, c] * scales[t, group(c)].
 struct Quantized {
     int8_t* codes;     // [tokens, stride]; for int4 weights the columns of each eight come as 0 2 4 6 1 3 5 7
-    float* scales;     // [tokens, groups]
-    int32_t* offsets;  // [tokens, groups]: what takes the offset of the weight's codes out of the dot product
-    int64_t stride, groups;
+    // [groups, tokens], so that the tokens of a tile lie side by side.
+    float* scales;
+    int32_t* offsets;  // what takes the offset of the weight's codes out of the dot product
+    int64_t stride, tokens;
 
     Quantized from(int64_t token) const {
-        return {codes + token * stride, scales + token * groups, offsets + token * groups, stride, groups};
+        return {codes + token * stride, scales + token, offsets + token, stride, tokens};
     }
 };
 
@@ -70,7 +71,7 @@ struct AttentionTask {
     int64_t row_begin, row_end;
     // Entries of this task: one part of those that its rows see.
     int64_t entry_begin, entry_end;
-    float* state;    // attention_state(head_dim) floats: what the entries so far amount to
+    float* state;    // attention_state(rows, head_dim) floats: what the entries so far amount to
     float* scratch;  // attention_scratch(head_dim) floats
 };
 
@@ -97,24 +98,35 @@ struct Kernels {
     void (*attend)(const AttentionTask& task);
     void (*merge)(const AttentionTask& task, const float* other_state);
     void (*finish)(const AttentionTask& task);
-    // 32-bit words [16 rows, words] with row_stride bytes between rows, to [words, 16] and back; `flip` is xor-ed.
-    void (*interleave)(const uint8_t* plain, int64_t row_stride, int64_t words, uint32_t flip, uint8_t* packed);
-    void (*separate)(const uint8_t* packed, int64_t words, uint32_t flip, int64_t row_stride, uint8_t* plain);
+    // 32-bit words [rows, words] of up to 16 rows, row_stride bytes apart, to [words, 16] and back. Rows that are not
+    // there are taken for zeros; every word is xor-ed with `flip`.
+    void (*interleave)(const uint8_t* plain, int64_t rows, int64_t row_stride, int64_t words, uint32_t flip,
+                       uint8_t* packed);
+    void (*separate)(const uint8_t* packed, int64_t rows, int64_t row_stride, int64_t words, uint32_t flip,
+                     uint8_t* plain);
     // For measuring the machine: reads everything; `rounds` times 12 independent dot4 of 16 lanes.
     float (*read_all)(const void* data, int64_t bytes);
-    int32_t (*dot_rounds)(int64_t rounds);
+    float (*dot_rounds)(int64_t rounds);
 };
 
-// Null where this build or this processor does not have the level.
+// Whether this processor can run them, levels.h knows.
 const Kernels* kernels_avx2();
 const Kernels* kernels_avx512();
 const Kernels* kernels_avx512vnni();
+
+// Bytes of a vector of the cache; of kInt8 with its scale.
+constexpr int64_t vector_bytes(int32_t format, int64_t head_dim) {
+    if (format == kInt8) return head_dim + static_cast<int64_t>(sizeof(float));
+    return head_dim * (format == kFloat32 ? 4 : 2);
+}
 
 constexpr int64_t kAttentionRows = 64;  // most rows of one AttentionTask
 constexpr int64_t kAttentionTile = 32;  // entries looked at together
 
 // For each block of 16 rows: sums of values [head_dim][16], largest scores [16], sums of weights [16].
-constexpr int64_t attention_state(int64_t head_dim) { return kAttentionRows * (head_dim + 2); }
+constexpr int64_t attention_state(int64_t rows, int64_t head_dim) {
+    return (rows + kLanes - 1) / kLanes * kLanes * (head_dim + 2);
+}
 // Queries, and tiles of keys, values and scores.
 constexpr int64_t attention_scratch(int64_t head_dim) {
     return kAttentionRows * (head_dim + 1) + 2 * kAttentionTile * (head_dim + kLanes);

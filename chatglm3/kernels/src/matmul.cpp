@@ -34,7 +34,7 @@ void* Buffer::reserve(size_t bytes) {
 Quantized Multiplier::quantize(const Matrix& weight, const float* x, int64_t x_stride, int64_t tokens) {
     const int64_t groups = weight.groups();
     Quantized q{};
-    q.groups = groups;
+    q.tokens = tokens;
     // One line more than the row: rows a power of two apart would all fall into the same lines of the cache.
     q.stride = (groups * weight.group_size + 127) / 64 * 64;
     q.codes = codes_.get<int8_t>(tokens * q.stride);

@@ -19,14 +19,14 @@ struct Stored<kFloat32> {
 };
 
 template <int Format>
-inline F16 load_as(const typename Stored<Format>::Type* p) {
+inline Floats load_as(const typename Stored<Format>::Type* p) {
     if constexpr (Format == kFloat32) return load(p);
     else if constexpr (Format == kBfloat16) return load_bf16(p);
     else return load_fp16(p);
 }
 
 template <int Format>
-inline F16 load_first_as(const typename Stored<Format>::Type* p, int n) {
+inline Floats load_first_as(const typename Stored<Format>::Type* p, int n) {
     if constexpr (Format == kFloat32) {
         return load_first(p, n);
     } else {
@@ -41,22 +41,22 @@ template <int Format, int Rows, int Tokens>
 void dense_tile(const Matrix& m, int64_t row, const float* x, int64_t x_stride, const Output& out) {
     using Type = typename Stored<Format>::Type;
     const Type* weight = static_cast<const Type*>(m.weight) + row * m.columns;
-    F16 sums[Rows][Tokens];
+    Floats sums[Rows][Tokens];
     unroll<Rows>([&](auto r) INLINE {
         unroll<Tokens>([&](auto t) INLINE { sums[r][t] = zero(); });
     });
     int64_t column = 0;
     for (; column + kLanes <= m.columns; column += kLanes) {
-        F16 w[Rows];
+        Floats w[Rows];
         unroll<Rows>([&](auto r) INLINE { w[r] = load_as<Format>(weight + r * m.columns + column); });
         unroll<Tokens>([&](auto t) INLINE {
-            const F16 values = load(x + t * x_stride + column);
+            const Floats values = load(x + t * x_stride + column);
             unroll<Rows>([&](auto r) INLINE { sums[r][t] = fma(w[r], values, sums[r][t]); });
         });
     }
     if (const auto left = static_cast<int>(m.columns - column); left > 0) {
         unroll<Tokens>([&](auto t) INLINE {
-            const F16 values = load_first(x + t * x_stride + column, left);
+            const Floats values = load_first(x + t * x_stride + column, left);
             unroll<Rows>([&](auto r) INLINE {
                 sums[r][t] = fma(load_first_as<Format>(weight + r * m.columns + column, left), values, sums[r][t]);
             });
@@ -78,16 +78,9 @@ void dense_strip(const Matrix& m, int64_t row, const float* x, int64_t x_stride,
         const int64_t count = (tokens - token + tiles - 1) / tiles;
         const float* values = x + token * x_stride;
         const Output target = out.from(token);
-        switch (count) {
-            case 1: dense_tile<Format, Rows, 1>(m, row, values, x_stride, target); break;
-            case 2: dense_tile<Format, Rows, 2>(m, row, values, x_stride, target); break;
-            default:
-                if constexpr (kDenseTokens > 2) {
-                    if (count == 3) dense_tile<Format, Rows, 3>(m, row, values, x_stride, target);
-                    else if (count == 4) dense_tile<Format, Rows, 4>(m, row, values, x_stride, target);
-                    else dense_tile<Format, Rows, 5>(m, row, values, x_stride, target);
-                }
-        }
+        with_constant<kDenseTokens>(count, [&](auto c) INLINE {
+            dense_tile<Format, Rows, decltype(c)::value>(m, row, values, x_stride, target);
+        });
         token += count;
     }
 }

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "elementwise.h"
 #include "kernels.h"
 #include "unroll.h"
 
@@ -12,39 +13,37 @@ namespace {
 
 constexpr int kChunk = 32;  // columns in the unrolled loop; every group size is a multiple of it
 
-inline F16 load_scales(const uint16_t* scales, bool half) { return half ? load_fp16(scales) : load_bf16(scales); }
-
-inline I16 broadcast_word(const int8_t* codes) {
+inline Ints broadcast_word(const int8_t* codes) {
     int32_t word;
     std::memcpy(&word, codes, 4);
     return broadcast_int(word);
 }
 
-// A tile: `Blocks` blocks of 16 rows times `Tokens` tokens.
-template <int Bits, int Blocks, int Tokens>
+// A tile: `Blocks` blocks of 16 rows times `Tokens` tokens. With OneChunk groups are of kChunk columns: without a loop
+// over chunks in the loop over groups GCC does not move all the dot products from register to register.
+template <int Bits, bool OneChunk, int Blocks, int Tokens>
 void multiply_tile(const Matrix& m, int64_t block, const Quantized& x, const Output& out) {
     const int64_t groups = m.groups(), block_bytes = m.block_bytes();
-    const int chunks = m.group_size / kChunk;
-    const bool half = m.scale_format == kFloat16;
+    const int chunks = OneChunk ? 1 : m.group_size / kChunk;
     const auto* weight = static_cast<const uint8_t*>(m.weight) + block * block_bytes;
-    const auto* scales = static_cast<const uint16_t*>(m.scales) + block * groups * kLanes;
+    const uint16_t* scales = m.scales + block * groups * kLanes;
     const int8_t* codes = x.codes;
 
-    F16 sums[Blocks][Tokens];
+    Floats sums[Blocks][Tokens];
     unroll<Blocks>([&](auto b) INLINE {
         unroll<Tokens>([&](auto t) INLINE { sums[b][t] = zero(); });
     });
 
     for (int64_t group = 0; group < groups; ++group) {
-        I16 dots[Blocks][Tokens];
+        Ints dots[Blocks][Tokens];
         unroll<Tokens>([&](auto t) INLINE {
-            const I16 offset = broadcast_int(x.offsets[t * groups + group]);
+            const Ints offset = broadcast_int(x.offsets[group * x.tokens + t]);
             unroll<Blocks>([&](auto b) INLINE { dots[b][t] = offset; });
         });
         for (int chunk = 0; chunk < chunks; ++chunk) {
             constexpr int kColumns = Bits == 4 ? 8 : 4;  // in a register of weights
             unroll<kChunk / kColumns>([&](auto) INLINE {
-                I16 bytes[Blocks];
+                Ints bytes[Blocks];
                 unroll<Blocks>([&](auto b) INLINE {
                     bytes[b] = load_bytes(weight + b * block_bytes);
                     // The hardware does not look beyond the page; for few tokens memory is all that counts.
@@ -52,20 +51,20 @@ void multiply_tile(const Matrix& m, int64_t block, const Quantized& x, const Out
                 });
                 weight += 64;
                 if constexpr (Bits == 4) {
-                    I16 low[Blocks], high[Blocks];
+                    Ints low[Blocks], high[Blocks];
                     unroll<Blocks>([&](auto b) INLINE {
                         low[b] = low_nibbles(bytes[b]);
                         high[b] = high_nibbles(bytes[b]);
                     });
                     unroll<Tokens>([&](auto t) INLINE {
-                        const I16 even = broadcast_word(codes + t * x.stride);
+                        const Ints even = broadcast_word(codes + t * x.stride);
                         unroll<Blocks>([&](auto b) INLINE { dots[b][t] = dot4<4>(dots[b][t], low[b], even); });
-                        const I16 odd = broadcast_word(codes + t * x.stride + 4);
+                        const Ints odd = broadcast_word(codes + t * x.stride + 4);
                         unroll<Blocks>([&](auto b) INLINE { dots[b][t] = dot4<4>(dots[b][t], high[b], odd); });
                     });
                 } else {
                     unroll<Tokens>([&](auto t) INLINE {
-                        const I16 four = broadcast_word(codes + t * x.stride);
+                        const Ints four = broadcast_word(codes + t * x.stride);
                         unroll<Blocks>([&](auto b) INLINE { dots[b][t] = dot4<8>(dots[b][t], bytes[b], four); });
                     });
                 }
@@ -73,9 +72,9 @@ void multiply_tile(const Matrix& m, int64_t block, const Quantized& x, const Out
             });
         }
         unroll<Blocks>([&](auto b) INLINE {
-            const F16 scale = load_scales(scales + (b * groups + group) * kLanes, half);
+            const Floats scale = load_bf16(scales + (b * groups + group) * kLanes);
             unroll<Tokens>([&](auto t) INLINE {
-                const F16 both = scale * broadcast(x.scales[t * groups + group]);
+                const Floats both = scale * broadcast(x.scales[group * x.tokens + t]);
                 sums[b][t] = fma(to_float(dots[b][t]), both, sums[b][t]);
             });
         });
@@ -84,10 +83,10 @@ void multiply_tile(const Matrix& m, int64_t block, const Quantized& x, const Out
     unroll<Blocks>([&](auto b) INLINE {
         const int64_t row = (block + b) * kLanes;
         const int count = static_cast<int>(std::min<int64_t>(kLanes, m.rows - row));
-        const F16 bias = m.bias == nullptr ? zero() : load_first(m.bias + row, count);
+        const Floats bias = m.bias == nullptr ? zero() : load_first(m.bias + row, count);
         unroll<Tokens>([&](auto t) INLINE {
             float* target = out.out + t * out.stride + row;
-            F16 result = sums[b][t] + bias;
+            Floats result = sums[b][t] + bias;
             if (out.add) result = result + load_first(target, count);
             store_first(target, result, count);
         });
@@ -95,7 +94,7 @@ void multiply_tile(const Matrix& m, int64_t block, const Quantized& x, const Out
 }
 
 // All tokens of one strip of `Blocks` blocks. The strip stays in the cache while tiles of tokens pass over it.
-template <int Bits, int Blocks>
+template <int Bits, bool OneChunk, int Blocks>
 void multiply_strip(const Matrix& m, int64_t block, const Quantized& x, int64_t tokens, const Output& out) {
     int64_t token = 0;
     // Tiles as even as possible: 8 tokens are 4 + 4 rather than 6 + 2.
@@ -103,61 +102,41 @@ void multiply_strip(const Matrix& m, int64_t block, const Quantized& x, int64_t 
         const int64_t count = (tokens - token + tiles - 1) / tiles;
         const Quantized part = x.from(token);
         const Output target = out.from(token);
-        switch (count) {
-            case 1: multiply_tile<Bits, Blocks, 1>(m, block, part, target); break;
-            case 2: multiply_tile<Bits, Blocks, 2>(m, block, part, target); break;
-            default:
-                if constexpr (kTileTokens > 2) {
-                    if (count == 3) multiply_tile<Bits, Blocks, 3>(m, block, part, target);
-                    else if (count == 4) multiply_tile<Bits, Blocks, 4>(m, block, part, target);
-                    else if (count == 5) multiply_tile<Bits, Blocks, 5>(m, block, part, target);
-                    else multiply_tile<Bits, Blocks, 6>(m, block, part, target);
-                }
-        }
+        with_constant<kTileTokens>(count, [&](auto c) INLINE {
+            multiply_tile<Bits, OneChunk, Blocks, decltype(c)::value>(m, block, part, target);
+        });
         token += count;
     }
 }
 
-template <int Bits>
+template <int Bits, bool OneChunk>
 void multiply_blocks(const Matrix& m, const Quantized& x, int64_t tokens, int64_t begin, int64_t end,
                      const Output& out) {
     int64_t block = begin;
-    for (; block + kTileBlocks <= end; block += kTileBlocks) multiply_strip<Bits, kTileBlocks>(m, block, x, tokens, out);
-    for (; block < end; ++block) multiply_strip<Bits, 1>(m, block, x, tokens, out);
+    for (; block + kTileBlocks <= end; block += kTileBlocks) multiply_strip<Bits, OneChunk, kTileBlocks>(m, block, x, tokens, out);
+    for (; block < end; ++block) multiply_strip<Bits, OneChunk, 1>(m, block, x, tokens, out);
 }
 
 void multiply_quantized(const Matrix& m, const Quantized& x, int64_t tokens, int64_t begin, int64_t end,
                         const Output& out) {
-    if (m.format == kInt4) multiply_blocks<4>(m, x, tokens, begin, end, out);
-    else multiply_blocks<8>(m, x, tokens, begin, end, out);
+    const bool one_chunk = m.group_size == kChunk;
+    if (m.format == kInt4 && one_chunk) multiply_blocks<4, true>(m, x, tokens, begin, end, out);
+    else if (m.format == kInt4) multiply_blocks<4, false>(m, x, tokens, begin, end, out);
+    else if (one_chunk) multiply_blocks<8, true>(m, x, tokens, begin, end, out);
+    else multiply_blocks<8, false>(m, x, tokens, begin, end, out);
 }
 
-// Nearest codes in -127..127 with scale max|x| / 127 in each group.
 void quantize(const float* x, const Matrix& m, const Quantized& out) {
-    const int64_t groups = m.groups();
     const int32_t offset = m.format == kInt4 ? 8 : kOffset8;
-    for (int64_t group = 0; group < groups; ++group) {
+    for (int64_t group = 0; group < m.groups(); ++group) {
         const int64_t start = group * m.group_size;
         const int64_t count = std::min<int64_t>(m.group_size, m.columns - start);
-        const float* values = x + start;
         int8_t* codes = out.codes + start;
-        const auto lanes = [&](int64_t i) {
-            const auto left = static_cast<int>(std::clamp<int64_t>(count - i, 0, kLanes));
-            return left == kLanes ? load(values + i) : load_first(values + i, left);
-        };
-        F16 high = zero();
-        for (int64_t i = 0; i < count; i += kLanes) high = max(high, abs(lanes(i)));
-        const float most = largest(high);
-        // So small a group is taken for zeros: its inverse would be infinite.
-        const float inverse = most > 1e-30f ? 127.0f / most : 0.0f;
-        out.scales[group] = most > 1e-30f ? most / 127.0f : 0.0f;
-        F16 total = zero();
-        for (int64_t i = 0; i < m.group_size; i += kLanes) {
-            const F16 rounded = round(lanes(i) * broadcast(inverse));
-            total = total + rounded;
+        const Coded coded = encode(x + start, count, m.group_size, [&](int64_t i, Floats rounded) INLINE {
             store_int8(codes + i, rounded, m.format == kInt4);
-        }
-        out.offsets[group] = -offset * static_cast<int32_t>(sum(total));
+        });
+        out.scales[group * out.tokens] = coded.scale;
+        out.offsets[group * out.tokens] = -offset * coded.total;
     }
 }
 

@@ -18,12 +18,6 @@ constexpr int64_t kPartEntries = 512;
 constexpr int64_t kSmallAttention = 64 << 10;
 static_assert(kPartEntries % kAttentionTile == 0);
 
-// Bytes of one head's key or value in the cache.
-int64_t vector_bytes(const NetworkWeights& n, const Cache& cache) {
-    if (cache.format == kInt8) return n.head_dim + static_cast<int64_t>(sizeof(float));
-    return n.head_dim * (cache.format == kFloat32 ? 4 : 2);
-}
-
 // Rotates queries and keys of one token and stores its keys and values.
 void rotate_and_store(const Kernels& kernels, const NetworkWeights& n, const Cache& cache, const Batch& batch,
                       int64_t layer, int64_t token, float* qkv) {
@@ -32,7 +26,7 @@ void rotate_and_store(const Kernels& kernels, const NetworkWeights& n, const Cac
     for (int64_t head = 0; head < n.heads + n.kv_heads; ++head) {
         kernels.rotate(qkv + head * n.head_dim, cos, sin, n.rotary);
     }
-    const int64_t bytes = vector_bytes(n, cache), offset = batch.slots[token] * n.kv_heads * bytes;
+    const int64_t bytes = vector_bytes(cache.format, n.head_dim), offset = batch.slots[token] * n.kv_heads * bytes;
     const float* keys = qkv + n.heads * n.head_dim;
     const float* values = keys + n.kv_heads * n.head_dim;
     for (int64_t head = 0; head < n.kv_heads; ++head) {
@@ -47,7 +41,7 @@ std::vector<AttentionTask> plan(const NetworkWeights& n, const Cache& cache, con
                                 float* qkv) {
     const int64_t group = n.heads / n.kv_heads;
     const int64_t stride = (n.heads + 2 * n.kv_heads) * n.head_dim;
-    const int64_t bytes = vector_bytes(n, cache);
+    const int64_t bytes = vector_bytes(cache.format, n.head_dim);
     std::vector<AttentionTask> tasks;
     for (int64_t s = 0; s < batch.sequences; ++s) {
         const int64_t start = batch.query_starts[s], queries = batch.query_starts[s + 1] - start;
@@ -90,14 +84,14 @@ int64_t parts_of(const AttentionTask& task) { return (task.entry_end + kPartEntr
 // Memory of the calling thread: scratch, and behind it two states.
 float* attention_memory(int64_t head_dim) {
     thread_local Buffer buffer;
-    return buffer.get<float>(attention_scratch(head_dim) + 2 * attention_state(head_dim));
+    return buffer.get<float>(attention_scratch(head_dim) + 2 * attention_state(kAttentionRows, head_dim));
 }
 
 // A whole task on one thread.
 void attend_whole(const Kernels& kernels, const AttentionTask& task) {
     float* scratch = attention_memory(task.head_dim);
     float* total = scratch + attention_scratch(task.head_dim);
-    float* state = total + attention_state(task.head_dim);
+    float* state = total + attention_state(kAttentionRows, task.head_dim);
     const AttentionTask first = part_of(task, 0, total, scratch);
     kernels.attend(first);
     for (int64_t part = 1; part < parts_of(task); ++part) {
@@ -114,10 +108,11 @@ void Workspace::attention(const NetworkWeights& n, const Cache& cache, const Bat
     const int threads = multiplier_.threads;
     const std::vector<AttentionTask> tasks = plan(n, cache, batch, layer, qkv);
     const auto count = static_cast<int64_t>(tasks.size());
-    int64_t parts = 0, entries = 0;
+    int64_t parts = 0, entries = 0, rows = 0;
     for (const AttentionTask& task : tasks) {
         parts = std::max(parts, parts_of(task));
         entries += task.entry_end;
+        rows = std::max(rows, task.row_end - task.row_begin);
     }
     if (parts == 1 || count >= 4 * threads) {
         const int64_t grain = entries * n.head_dim < kSmallAttention ? count : 1;
@@ -127,7 +122,7 @@ void Workspace::attention(const NetworkWeights& n, const Cache& cache, const Bat
         return;
     }
     // Few tasks over long contexts (one conversation is two tasks): each part is work of its own.
-    const int64_t stride = attention_state(n.head_dim);
+    const int64_t stride = attention_state(rows, n.head_dim);
     float* states = states_.get<float>(count * parts * stride);
     parallel_for(threads, count * parts, 1, [&](int64_t begin, int64_t end) {
         for (int64_t i = begin; i < end; ++i) {

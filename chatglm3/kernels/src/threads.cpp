@@ -5,8 +5,9 @@
 #include <algorithm>
 #include <atomic>
 #include <mutex>
+#include <new>
+#include <system_error>
 #include <thread>
-#include <vector>
 
 namespace chatglm3 {
 namespace {
@@ -66,18 +67,21 @@ class Pool {
         pieces_ = pieces;
         helpers_ = threads - 1;
         done_.store(0, std::memory_order_relaxed);
+        failed_.store(false, std::memory_order_relaxed);
         next_.store(uint64_t{ticket} << 32, std::memory_order_release);
         ticket_.store(ticket, std::memory_order_seq_cst);
         if (parked_.load(std::memory_order_seq_cst) > 0) ticket_.notify_all();
         work(ticket);
         wait_until([this, pieces] { return done_.load(std::memory_order_acquire) == pieces; });
+        if (failed_.load(std::memory_order_relaxed)) throw std::bad_alloc();
     }
 
   private:
     void grow(int workers) {
-        for (auto i = static_cast<int>(workers_.size()); i < workers; ++i) {
-            workers_.emplace_back([this, i] { serve(i); });
-            workers_.back().detach();
+        try {
+            for (; workers_ < workers; ++workers_) std::thread([this, index = workers_] { serve(index); }).detach();
+        } catch (const std::system_error&) {
+            // The system gives no more of them; the caller takes every piece that no other thread takes.
         }
     }
 
@@ -89,7 +93,11 @@ class Pool {
                 if (next_.compare_exchange_weak(claim, claim + 1, std::memory_order_acq_rel)) break;
             }
             const int64_t begin = static_cast<int64_t>(static_cast<uint32_t>(claim)) * grain_;
-            task_(context_, begin, std::min(begin + grain_, count_));
+            try {
+                task_(context_, begin, std::min(begin + grain_, count_));
+            } catch (...) {  // thrown on by run(), once no thread uses the caller's variables any more
+                failed_.store(true, std::memory_order_relaxed);
+            }
             done_.fetch_add(1, std::memory_order_acq_rel);
         }
     }
@@ -118,16 +126,17 @@ class Pool {
     }
 
     std::mutex busy_;
-    std::vector<std::thread> workers_;
     Task task_ = nullptr;
     const void* context_ = nullptr;
     int64_t count_ = 0, grain_ = 1;
     uint32_t pieces_ = 0, last_ticket_ = 0;
-    int helpers_ = 0;
+    int workers_ = 0;  // threads there are
+    int helpers_ = 0;  // and those of them that may work on this job
     alignas(64) std::atomic<uint64_t> next_{0};
     alignas(64) std::atomic<uint32_t> ticket_{0};
     alignas(64) std::atomic<uint32_t> done_{0};
     alignas(64) std::atomic<int> inside_{0};
+    std::atomic<bool> failed_{false};
     alignas(64) std::atomic<int> parked_{0};
 };
 

@@ -8,7 +8,9 @@ namespace chatglm3 {
 using Task = void (*)(const void* context, int64_t begin, int64_t end);
 
 // Calls task(context, begin, end) over pieces of 0..count, at most `grain` long, on `threads` threads, the
-// caller's among them. Pieces are taken one by one, so a thread that the system puts aside holds up one piece only.
+// caller's among them, or on fewer where there are no more to be had. Pieces are taken one by one, so a thread that the
+// system puts aside holds up one piece only. A task must not call it again.
+// Throws bad_alloc, when nothing of the task runs any more, if a piece threw anything.
 void run_parallel(int threads, int64_t count, int64_t grain, Task task, const void* context);
 
 // The same for a function object.
