@@ -10,6 +10,7 @@ import pytest
 from langchain_core.language_models import BaseChatModel
 from langchain_openai import ChatOpenAI
 from langchain_tests.integration_tests import ChatModelIntegrationTests
+from pydantic import ValidationError
 
 from chatglm3 import ChatGLM3
 from chatglm3.server import Settings
@@ -113,15 +114,13 @@ class TestChatOpenAI(ChatModelIntegrationTests):
     # required call comes in any case, is shown with scripted models in test_tools.py and test_structure.py.
     # An error from the server is no AssertionError, and still fails.
 
-    @pytest.mark.xfail(raises=AssertionError, reason="nano may misread the number in 'magic_function(3)'")
-    def test_tool_calling(self, model: BaseChatModel) -> None:
-        super().test_tool_calling(model)
+    @pytest.mark.xfail(
+        raises=AssertionError, reason="nano may not find an end for a value that it has to invent"
+    )
+    def test_bind_runnables_as_tools(self, model: BaseChatModel) -> None:
+        super().test_bind_runnables_as_tools(model)
 
-    @pytest.mark.xfail(raises=AssertionError, reason="nano may misread the number in 'magic_function(3)'")
-    async def test_tool_calling_async(self, model: BaseChatModel) -> None:
-        await super().test_tool_calling_async(model)
-
-    @pytest.mark.xfail(raises=AssertionError, reason="nano may answer instead of calling the tool")
+    @pytest.mark.xfail(raises=(AssertionError, ValidationError), reason="nano may leave out the argument")
     def test_agent_loop(self, model: BaseChatModel) -> None:
         super().test_agent_loop(model)
 
