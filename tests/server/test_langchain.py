@@ -115,7 +115,7 @@ class TestChatOpenAI(ChatModelIntegrationTests):
     # An error from the server is no AssertionError, and still fails.
 
     @pytest.mark.xfail(
-        raises=AssertionError, reason="nano may not find an end for a value that it has to invent"
+        raises=AssertionError, reason="nano may never end a value that it has to invent"
     )
     def test_bind_runnables_as_tools(self, model: BaseChatModel) -> None:
         super().test_bind_runnables_as_tools(model)
