@@ -69,8 +69,8 @@ class QuantizedWeight(nn.Module):
         probe = fn(torch.empty(0, dtype=self.dtype, device=plain["qweight"].device))
         self.dtype = probe.dtype
         for name, tensor in plain.items():
-            # From meta there is nothing to copy: `to_empty` asks for memory only. (`empty_like` on a meta tensor
-            # would import sympy, a third of a second of every start.)
+            # From meta there is nothing to copy: `to_empty` asks for memory only. (`empty_like` on a meta
+            # tensor would import sympy, a third of a second of every start.)
             self._buffers[name] = (
                 torch.empty(tensor.shape, dtype=tensor.dtype, device=probe.device)
                 if tensor.is_meta
