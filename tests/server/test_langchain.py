@@ -114,9 +114,7 @@ class TestChatOpenAI(ChatModelIntegrationTests):
     # required call comes in any case, is shown with scripted models in test_tools.py and test_structure.py.
     # An error from the server is no AssertionError, and still fails.
 
-    @pytest.mark.xfail(
-        raises=AssertionError, reason="nano may never end a value that it has to invent"
-    )
+    @pytest.mark.xfail(raises=AssertionError, reason="nano may never end a value that it has to invent")
     def test_bind_runnables_as_tools(self, model: BaseChatModel) -> None:
         super().test_bind_runnables_as_tools(model)
 
