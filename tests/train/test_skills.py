@@ -106,9 +106,7 @@ def learn(folder: Path, lines: list[dict[str, Any]], **changes: Any) -> ChatGLM3
     return ChatGLM3.load("nano", device="cpu", adapter=folder / "run")
 
 
-@pytest.mark.parametrize(
-    "method", [name if name == "lora" else pytest.param(name, marks=pytest.mark.slow) for name in METHODS]
-)
+@pytest.mark.parametrize("method", METHODS)
 def test_a_new_skill_is_learnt(tmp_path: Path, method: str) -> None:
     new = new_cases()
     assert right(ChatGLM3.load("nano", device="cpu"), new) <= 0.2 * len(new)
