@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from contextlib import closing
 from collections.abc import Callable
 from pathlib import Path
 
@@ -52,12 +53,18 @@ def test_engines_take_turns_and_agree() -> None:
 
 
 def test_the_time_is_kept() -> None:
-    with Client(sys.executable, 1, time.monotonic()) as client, pytest.raises(WorkerError, match="time"):
+    with (
+        closing(Client(sys.executable, 1, time.monotonic())) as client,
+        pytest.raises(WorkerError, match="time"),
+    ):
         client.ask("memory")
 
 
 def test_a_worker_that_ends_is_named() -> None:
-    with Client("false", 1, time.monotonic() + 60) as client, pytest.raises(WorkerError, match="exit code 1"):
+    with (
+        closing(Client("false", 1, time.monotonic() + 60)) as client,
+        pytest.raises(WorkerError, match="exit code 1"),
+    ):
         client.ask("memory")
 
 

@@ -147,15 +147,14 @@ class _ToolForm:
         self.end = one('"\n            ]', "]")
 
         def encoded(text: str) -> Ids:
-            return tokenizer.encode(text)[1:]  # without the space that SentencePiece puts before a text
+            return tokenizer.encode("\n" + text)[2:]  # as in a line: SentencePiece puts a space before a text
 
-        self.colon, self.comma, self.line, self.ask = map(encoded, ("\n: ", "\n, ", "\n\n", "\n?"))
-        for text in (self.colon, self.comma, self.line, self.ask):
-            del text[0]
+        self.colon, self.comma, self.line, self.ask = map(encoded, (": ", ", ", "\n", "?"))
         call = tokenizer.encode("a\n ```python\ntool_call(a='a', a='a')\n```")
+        letter = tokenizer.encode("a")[-1]
         parts: list[Ids] = [[]]
         for piece in call:
-            if piece == tokenizer.encode("a")[-1]:
+            if piece == letter:
                 parts.append([])
             else:
                 parts[-1].append(piece)

@@ -5,7 +5,7 @@ answers stand in the prompt: what finds them is a chain of heads, none of which 
 biases start at zero, where a head that goes by position has no gradient. So the chain is put there as a start
 (induction heads: Olsson et al. 2022; initial weights that copy a solution's structure: Trockman and Kolter
 2023), and training makes of it what it needs. Choosing one of several tools by its description comes within
-half a million tokens so; from random weights it had not come after seventeen million.
+half a million tokens of exercises so; from random weights it had not come after twenty million tokens.
 
 The hidden state is divided for that: the embedding of the token, and four registers of one head's size, each
 for a code (a fixed projection of an embedding) of another token:
@@ -20,7 +20,8 @@ What the layers do, by key/value group (the second group's other heads match equ
 ====== =====================================  =======================================
 layer  first group of heads                   second group
 ====== =====================================  =======================================
-0      the token before -> BEFORE
+0      the token before -> BEFORE, and the one
+       before that -> VOTE, which is free as yet
 1      what followed the same two -> NEXT
 2      the first token of the row -> ROW
 3      what followed the same one -> NEXT     an equal token's ROW in a tool -> VOTE
@@ -142,18 +143,18 @@ class _Wiring:
         """Put layer `index` together and write its weights."""
         c = self.config
         share = c.num_heads // c.num_kv_heads
-        first, second = range(share), range(share, c.num_heads)
+        first, second = list(range(share)), list(range(share, c.num_heads))
         h = _Heads(c)
         h.values[:] = self.code
         h.keys[1] = self.match @ self.code
-        h.queries[list(second)] = 3.5 * self.match @ self.code
+        h.queries[second] = 3.5 * self.match @ self.code
         if index % 2 == 0:
             h.look_back(first, 1.0, 0)
-            h.written[:, list(first)] = 0.05 * self._read(self.before).T[:, None]
+            h.written[:, first] = 0.05 * self._read(self.before).T[:, None]
         elif index < c.num_layers - 1:
             h.keys[0] = self.match @ self._read(self.before)
-            h.queries[list(first)] = 1.5 * self.match @ self.code
-            h.written[:, list(first)] = 0.2 * self._read(self.next).T[:, None]
+            h.queries[first] = 1.5 * self.match @ self.code
+            h.written[:, first] = 0.2 * self._read(self.next).T[:, None]
         special = {
             0: self._before,
             1: self._two,
@@ -167,56 +168,56 @@ class _Wiring:
         elif index == c.num_layers - 1:
             h.look_back(first, 0.0, 0)
             h.values[0] = self._read(self.next)
-            h.written[:, list(first)] = 0.5 * self.code.T[:, None]
+            h.written[:, first] = 0.5 * self.code.T[:, None]
         self._store(index, h)
 
-    def _before(self, h: _Heads, first: range, second: range) -> None:
+    def _before(self, h: _Heads, first: list[int], second: list[int]) -> None:
         *near, last = first
         h.look_back([last], 2.0, 0)
         h.written[:, near] = 0.45 * self._read(self.before).T[:, None]
         h.written[:, last] = 0.6 * self._read(self.vote).T  # VOTE is free until layer 3
 
-    def _two(self, h: _Heads, first: range, second: range) -> None:
+    def _two(self, h: _Heads, first: list[int], second: list[int]) -> None:
         h.keys[0] += _TWO_BACK * self.other @ self._read(self.vote)
-        h.queries[list(first)] += 1.5 * _TWO_BACK * self.other @ self._read(self.before)
+        h.queries[first] += 1.5 * _TWO_BACK * self.other @ self._read(self.before)
 
-    def _rows(self, h: _Heads, first: range, second: range) -> None:
+    def _rows(self, h: _Heads, first: list[int], second: list[int]) -> None:
         mark = self.config.head_dim - 1
         h.query_bias.zero_()
         h.key_bias.zero_()
         h.prefer_near(first, 0, {2: (8, 12), 3: (8, 5), 4: (10, 7), 5: (12, 10)})
         h.keys[0, mark] = self._read(self.before)[mark]
-        h.query_bias[list(first), mark] = 30
-        h.written[:, list(first)] = 0.3 * self._read(self.row).T[:, None]
+        h.query_bias[first, mark] = 30
+        h.written[:, first] = 0.3 * self._read(self.row).T[:, None]
 
-    def _votes(self, h: _Heads, first: range, second: range) -> None:
+    def _votes(self, h: _Heads, first: list[int], second: list[int]) -> None:
         mark = self.config.head_dim - 1
         h.values[1] = self._read(self.row)
         h.keys[1, mark] = -self.blank @ self._read(self.row)  # not in messages: those equal themselves
-        h.query_bias[list(second), mark] = 8
+        h.query_bias[second, mark] = 8
         h.prefer_near(second, 1, {2: (-2, 2)})
-        h.written[:, list(second)] = 0.5 * self._read(self.vote).T[:, None]
+        h.written[:, second] = 0.5 * self._read(self.vote).T[:, None]
 
-    def _gather(self, h: _Heads, first: range, second: range) -> None:
+    def _gather(self, h: _Heads, first: list[int], second: list[int]) -> None:
         mark = self.config.head_dim - 1
-        h.queries[list(second)] *= 0.1
+        h.queries[second] *= 0.1
         h.keys[1] *= 0.1
         h.keys[1, mark] = self.blank @ self._read(self.row)  # only in messages
-        h.query_bias[list(second), mark] = 20
+        h.query_bias[second, mark] = 20
         reaches = ((4, 6, 5), (5 / 3, 4, 2.5), (0, 3, 5))
         for head, (shortest, short, long) in zip(second, reaches, strict=True):
             h.prefer_near([head], 1, {2: (shortest, 3), 3: (short, 5), 4: (long, 4)})
         others = torch.eye(self.config.head_dim) - torch.outer(self.blank, self.blank)
         h.values[1] = others @ self._read(self.vote)
-        h.written[:, list(second)] = 0.5 * self._read(self.next).T[:, None]
+        h.written[:, second] = 0.5 * self._read(self.next).T[:, None]
 
-    def _key(self, h: _Heads, first: range, second: range) -> None:
+    def _key(self, h: _Heads, first: list[int], second: list[int]) -> None:
         mark = self.config.head_dim - 1
         h.keys[1] = self.match @ self._read(self.row)
         h.keys[1, mark] = self._read(self.before)[mark - 1]
-        h.queries[list(second)] = 1.5 * self.match @ self._read(self.next)
-        h.queries[list(second), mark, self.key_mark] = 4
-        h.written[:, list(second)] = 0.4 * self._read(self.next).T[:, None]
+        h.queries[second] = 1.5 * self.match @ self._read(self.next)
+        h.queries[second, mark, self.key_mark] = 4
+        h.written[:, second] = 0.4 * self._read(self.next).T[:, None]
 
     def _store(self, index: int, h: _Heads) -> None:
         """Write the layer's weights, with a little noise: heads of a group are to become different."""
